@@ -1,0 +1,10 @@
+//! xenner boots unmodified Xen paravirtual kernels as KVM virtual machines.
+//!
+//! This library is the VMM: it builds the domain, runs its vcpus, and plays
+//! the part of dom0 (xenstore, event channels, grant tables, device
+//! backends). The hot half of the hypervisor is not here but in `emu/`, which
+//! runs in the guest's ring 0.
+
+pub mod cli;
+pub mod loader;
+pub mod xenstore;
