@@ -1,0 +1,38 @@
+//! Where a running domain keeps the files that other programs look for: its run directory.
+//!
+//! Names only: the VMM makes and removes the directory, the console client looks into it.
+
+use std::path::PathBuf;
+
+/// The file in a domain's run directory where its console is: a unix socket, or a symbolic link to
+/// a pty or a socket.
+pub const CONSOLE: &str = "console";
+
+/// The run directory of the domain `name`: `/run/xenner/NAME` for root, otherwise
+/// `$XDG_RUNTIME_DIR/xenner/NAME` (or `/tmp/xenner-UID/NAME` where that variable is missing, as on
+/// machines without a session manager).
+///
+/// The name must have passed [`check_name`].
+pub fn run_dir(name: &str) -> PathBuf {
+    let uid = rustix::process::geteuid();
+    if uid.is_root() {
+        return PathBuf::from("/run/xenner").join(name);
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) if !dir.is_empty() => PathBuf::from(dir).join("xenner").join(name),
+        _ => PathBuf::from(format!("/run/user/{}", uid.as_raw()))
+            .join("xenner")
+            .join(name),
+    }
+}
+
+/// The console of the domain `name`: [`CONSOLE`] in its [`run_dir`].
+pub fn console_path(name: &str) -> PathBuf {
+    run_dir(name).join(CONSOLE)
+}
+
+/// Whether `name` can be a domain's name here: one component of a path, neither empty nor `.` nor
+/// `..`.
+pub fn check_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
+}
