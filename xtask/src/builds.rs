@@ -1,0 +1,72 @@
+//! Building what the commands run: the program itself, the guest benchmark and
+//! the PV test kernels, and the target that the emulator is compiled for.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::error::{Error, Result};
+use crate::process::{capture, in_path, run};
+use crate::ui;
+use crate::workspace::Workspace;
+
+/// The target of everything that runs without an operating system.
+const BARE_TARGET: &str = "x86_64-unknown-none";
+/// The target of the static guest program.
+const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Install the bare target if the toolchain lacks it.
+pub fn ensure_target(ws: &Workspace) -> Result<()> {
+    let rustc = || {
+        let mut rustc = Command::new("rustc");
+        rustc.current_dir(&ws.root);
+        rustc
+    };
+    let libdir = capture(
+        "rustc",
+        rustc().args(["--print", "target-libdir", "--target", BARE_TARGET]),
+    )?;
+    if Path::new(libdir.trim()).exists() {
+        return Ok(());
+    }
+    if in_path("rustup").is_none() {
+        return Err(Error::missing(
+            format!("The toolchain has no {BARE_TARGET} and there is no rustup to add it"),
+            "install Rust by rustup",
+        ));
+    }
+    ui::step(&format!("Adding the Rust target {BARE_TARGET}"));
+    run(Command::new("rustup").current_dir(&ws.root).args(["target", "add", BARE_TARGET]))
+}
+
+/// Build the program in release mode; give back its file.
+pub fn xenner(ws: &Workspace) -> Result<PathBuf> {
+    ensure_target(ws)?;
+    ui::step("Building xenner (release)");
+    run(ws.cargo().args(["build", "--release", "--locked", "--package", "xenner"]))?;
+    run(ws.cargo().args(["build", "--release", "--locked", "--package", "xenner-console"]))?;
+    Ok(ws.xenner())
+}
+
+/// Build the static benchmark program for guests; give back its file.
+pub fn guest_bench(ws: &Workspace) -> Result<PathBuf> {
+    ui::step("Building the guest benchmark");
+    run(ws
+        .cargo()
+        .args(["build", "--release", "--locked", "--package", "xenner-guest-bench"])
+        .args(["--target", GUEST_TARGET])
+        // An explicit target keeps these flags away from build scripts and from
+        // the artifacts of every other build.
+        .env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
+    Ok(ws.target.join(GUEST_TARGET).join("release/xenner-guest-bench"))
+}
+
+/// Build the PV test kernels; give back the image.
+pub fn test_kernels(ws: &Workspace) -> Result<PathBuf> {
+    ensure_target(ws)?;
+    ui::step("Building the PV test kernels");
+    run(ws
+        .cargo()
+        .args(["build", "--release", "--locked", "--package", "xenner-test-guests"])
+        .args(["--features", "image", "--target", BARE_TARGET]))?;
+    Ok(ws.target.join(BARE_TARGET).join("release/pvtest"))
+}

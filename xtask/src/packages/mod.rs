@@ -1,0 +1,178 @@
+//! What the project fetches from Debian: guest kernels, a static busybox, the
+//! xenstore tools, and QEMU. Each `ensure`-like function is instant when the
+//! cache has it already.
+
+mod qemu;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::apt::{self, Apt};
+use crate::error::{Error, Result};
+use crate::ui;
+use crate::workspace::{Workspace, make_dir, write_whole};
+
+pub use qemu::Qemu;
+
+/// The suite that programs for the guest come from.
+const TOOLS_SUITE: &str = "bookworm";
+
+/// The modules that give the rig's machine its `/dev/kvm`, in order of insertion.
+pub const RIG_MODULES: [&str; 4] = ["irqbypass", "ccp", "kvm", "kvm-amd"];
+
+/// One of the stock kernels that the project boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel {
+    /// Its version series, the name by which commands know it.
+    pub name: &'static str,
+    suite: &'static str,
+    security: bool,
+}
+
+/// The kernels, oldest first. The 5.10 one has a hypercall page; its security
+/// updates may lack it, so it comes from the plain suite.
+pub const KERNELS: [Kernel; 3] = [
+    Kernel { name: "5.10", suite: "bullseye", security: false },
+    Kernel { name: "6.1", suite: "bookworm", security: true },
+    Kernel { name: "6.12", suite: "trixie", security: false },
+];
+
+/// The kernel that is booted unless another is asked for, and the rig's own.
+pub const DEFAULT_KERNEL: &str = "6.1";
+
+impl Kernel {
+    /// The kernel of that name.
+    pub fn named(name: &str) -> Option<Kernel> {
+        KERNELS.into_iter().find(|kernel| kernel.name == name)
+    }
+
+    fn dir(&self, ws: &Workspace) -> PathBuf {
+        ws.cache.join(format!("kernel-{}", self.name))
+    }
+
+    /// Its `vmlinuz`, fetched if need be.
+    pub fn image(&self, ws: &Workspace) -> Result<PathBuf> {
+        let image = self.dir(ws).join("vmlinuz");
+        if !image.exists() {
+            self.fetch(ws)?;
+        }
+        Ok(image)
+    }
+
+    /// The directory with the modules of [`RIG_MODULES`] as `NAME.ko`.
+    pub fn modules(&self, ws: &Workspace) -> Result<PathBuf> {
+        self.image(ws)?;
+        Ok(self.dir(ws).join("modules"))
+    }
+
+    fn fetch(&self, ws: &Workspace) -> Result<()> {
+        ui::step(&format!("Fetching Debian's kernel {} ({})", self.name, self.suite));
+        let apt = Apt::for_suite(ws, self.suite, self.security)?;
+        apt.update()?;
+        let package = apt.kernel_behind("linux-image-amd64")?;
+        let deb = apt.download(&package)?;
+        let scratch = tempfile::tempdir_in(&ws.cache).map_err(Error::file("make", &ws.cache))?;
+        let names = RIG_MODULES.map(|name| format!("*/{name}.ko"));
+        let mut patterns = vec!["./boot/vmlinuz-*"];
+        // Only the rig's kernel needs modules; newer suites compress theirs.
+        if self.name == DEFAULT_KERNEL {
+            patterns.extend(names.iter().map(String::as_str));
+        }
+        apt::unpack_members(&deb, scratch.path(), &patterns)?;
+        self.keep(ws, scratch.path())?;
+        write_whole(&self.dir(ws).join("package"), package.as_bytes())?;
+        apt.clean()
+    }
+
+    /// Move what was unpacked under `from` to its place; the image comes last,
+    /// because its presence says that all is there.
+    fn keep(&self, ws: &Workspace, from: &Path) -> Result<()> {
+        let dir = self.dir(ws);
+        make_dir(&dir.join("modules"))?;
+        for file in files_below(from)? {
+            if file.extension().is_some_and(|ext| ext == "ko") {
+                move_to(&file, &dir.join("modules").join(file.file_name().unwrap_or_default()))?;
+            }
+        }
+        let image = files_below(&from.join("boot"))?.into_iter().next().ok_or_else(|| {
+            Error::Answer { program: "dpkg-deb", what: format!("no vmlinuz in {}", self.name) }
+        })?;
+        move_to(&image, &dir.join("vmlinuz"))
+    }
+}
+
+fn move_to(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(Error::file("move to", to))
+}
+
+/// All regular files below `dir`, in no order.
+pub fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut open = vec![dir.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).map_err(Error::file("list", &dir))? {
+            let entry = entry.map_err(Error::file("list", &dir))?;
+            let kind = entry.file_type().map_err(Error::file("look at", entry.path()))?;
+            if kind.is_dir() {
+                open.push(entry.path());
+            } else if kind.is_file() {
+                files.push(entry.path());
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// A statically linked busybox.
+pub fn busybox(ws: &Workspace) -> Result<PathBuf> {
+    let kept = ws.cache.join("busybox");
+    if !kept.exists() {
+        ui::step("Fetching busybox-static");
+        let apt = Apt::for_suite(ws, TOOLS_SUITE, true)?;
+        apt.update()?;
+        let deb = apt.download("busybox-static")?;
+        let scratch = tempfile::tempdir_in(&ws.cache).map_err(Error::file("make", &ws.cache))?;
+        apt::unpack(&deb, scratch.path())?;
+        let found = ["bin/busybox", "usr/bin/busybox"].map(|name| scratch.path().join(name));
+        let busybox = found.iter().find(|path| path.is_file()).ok_or_else(|| Error::Answer {
+            program: "dpkg-deb",
+            what: "no busybox in busybox-static".to_owned(),
+        })?;
+        move_to(busybox, &kept)?;
+        apt.clean()?;
+    }
+    Ok(kept)
+}
+
+/// The directory tree with Debian's xenstore tools (`usr/bin/xenstore-ls`) and
+/// their libraries.
+pub fn xenstore_tools(ws: &Workspace) -> Result<PathBuf> {
+    let tree = ws.cache.join("xenstore-tools");
+    if !tree.exists() {
+        ui::step("Fetching xenstore-utils");
+        let apt = Apt::for_suite(ws, TOOLS_SUITE, true)?;
+        apt.update()?;
+        let scratch = tempfile::tempdir_in(&ws.cache).map_err(Error::file("make", &ws.cache))?;
+        for package in ["xenstore-utils", "libxenstore4", "libxentoolcore1"] {
+            apt::unpack(&apt.download(package)?, scratch.path())?;
+        }
+        let new = scratch.keep();
+        move_to(&new, &tree)?;
+        apt.clean()?;
+    }
+    Ok(tree)
+}
+
+/// `cargo xtask fetch`: everything, so that later commands need no network.
+pub fn fetch_all(ws: &Workspace) -> Result<std::process::ExitCode> {
+    for kernel in KERNELS {
+        let image = kernel.image(ws)?;
+        ui::step(&format!("Kernel {}: {}", kernel.name, image.display()));
+    }
+    ui::step(&format!("busybox: {}", busybox(ws)?.display()));
+    ui::step(&format!("xenstore tools: {}", xenstore_tools(ws)?.display()));
+    let qemu = Qemu::ensure(ws)?;
+    let (major, minor) = qemu.version;
+    ui::step(&format!("QEMU {major}.{minor}: {}", qemu.program().display()));
+    Ok(std::process::ExitCode::SUCCESS)
+}

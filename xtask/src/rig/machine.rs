@@ -1,0 +1,152 @@
+//! Running the rig's machine: QEMU under TCG, the command's output read from
+//! the machine's second serial port line by line, a limit on its time.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::image::Image;
+use crate::error::{Error, Result};
+use crate::packages::Qemu;
+use crate::workspace::{Workspace, make_dir};
+
+/// What init prints when the command has ended.
+const STATUS_MARK: &str = "@@RC=";
+/// QEMU ends by itself after the machine's power-off within this time.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// The shape of the machine.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Its processors (one, when instructions are counted).
+    pub cpus: u32,
+    /// Its memory in MiB.
+    pub memory_mib: u32,
+    /// When it is ended, whatever it does.
+    pub limit: Duration,
+    /// Run deterministically, with a clock that advances by one nanosecond an
+    /// instruction.
+    pub icount: bool,
+    /// More of its kernel's command line.
+    pub append: String,
+}
+
+impl Default for Machine {
+    fn default() -> Machine {
+        let limit = Duration::from_secs(600);
+        Machine { cpus: 2, memory_mib: 2560, limit, icount: false, append: String::new() }
+    }
+}
+
+/// How a run of the machine went.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The command's exit status; `None` when the machine did not say.
+    pub status: Option<u8>,
+    /// Was the machine ended by the time limit?
+    pub timed_out: bool,
+    /// The text of the machine's console.
+    pub console: String,
+}
+
+impl Outcome {
+    /// The last `lines` lines of the console.
+    pub fn console_tail(&self, lines: usize) -> String {
+        let all: Vec<&str> = self.console.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+}
+
+impl Machine {
+    /// Boot `image`, run `command` in it, hand each line of its output to `line`.
+    pub fn run(
+        &self,
+        ws: &Workspace,
+        image: Image,
+        command: &str,
+        line: &mut dyn FnMut(&str),
+    ) -> Result<Outcome> {
+        let scratch = ws.target.join("rig");
+        make_dir(&scratch)?;
+        let scratch = tempfile::tempdir_in(&scratch).map_err(Error::file("make", &scratch))?;
+        let (initrd, console) = (scratch.path().join("initrd"), scratch.path().join("console"));
+        let kernel = image.kernel.clone();
+        fs::write(&initrd, image.finish(command)).map_err(Error::file("write", &initrd))?;
+        let mut qemu = self.command(&Qemu::ensure(ws)?);
+        qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(&initrd);
+        qemu.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
+        qemu.stdin(Stdio::null()).stdout(Stdio::piped());
+        let child = qemu
+            .spawn()
+            .map_err(|source| Error::Start { program: "qemu-system-x86_64".to_owned(), source })?;
+        let (status, timed_out) = self.watch(child, line)?;
+        let console = fs::read(&console).map_err(Error::file("read", &console))?;
+        let console = String::from_utf8_lossy(&console).replace('\r', "");
+        Ok(Outcome { status, timed_out, console })
+    }
+
+    fn command(&self, qemu: &Qemu) -> Command {
+        let mut command = qemu.command();
+        let threads = if self.icount { "single" } else { "multi" };
+        command.args(["-accel", &format!("tcg,thread={threads}")]);
+        // TCG's x2APIC makes a counted run take many times as long.
+        let cpu = qemu.tcg_cpu();
+        command.args(["-cpu", &if self.icount { format!("{cpu},-x2apic") } else { cpu.into() }]);
+        if self.icount {
+            command.args(["-icount", "shift=0,sleep=off"]);
+        }
+        let cpus = if self.icount { 1 } else { self.cpus };
+        command.args(["-smp", &cpus.to_string(), "-m", &self.memory_mib.to_string()]);
+        command.args(["-display", "none", "-no-reboot", "-nic", "none"]);
+        let append = format!("console=ttyS0 quiet panic=-1 tsc=reliable {}", self.append);
+        command.args(["-append", append.trim_end()]);
+        command
+    }
+
+    /// Read lines until the machine has ended or the limit is reached.
+    fn watch(&self, mut child: Child, line: &mut dyn FnMut(&str)) -> Result<(Option<u8>, bool)> {
+        let lines = reader(&mut child);
+        let mut deadline = Instant::now() + self.limit;
+        let mut status = None;
+        let ended = loop {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(text) => match text.strip_prefix(STATUS_MARK) {
+                    Some(number) => {
+                        status = number.trim().parse().ok();
+                        deadline = Instant::now() + GRACE;
+                    }
+                    None => line(&text),
+                },
+                Err(RecvTimeoutError::Disconnected) => break true,
+                Err(RecvTimeoutError::Timeout) => break false,
+            }
+        };
+        if !ended {
+            child.kill().map_err(Error::file("kill", "qemu-system-x86_64"))?;
+        }
+        child.wait().map_err(Error::file("wait for", "qemu-system-x86_64"))?;
+        Ok((status, !ended && status.is_none()))
+    }
+}
+
+/// A thread that sends the child's output line by line.
+fn reader(child: &mut Child) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    if let Some(output) = child.stdout.take() {
+        thread::spawn(move || {
+            let mut output = BufReader::new(output);
+            let mut bytes = Vec::new();
+            while output.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
+                let text = String::from_utf8_lossy(&bytes);
+                if sender.send(text.trim_end_matches(['\n', '\r']).to_owned()).is_err() {
+                    break;
+                }
+                bytes.clear();
+            }
+        });
+    }
+    receiver
+}
