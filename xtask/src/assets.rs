@@ -12,21 +12,38 @@ use crate::ui;
 use crate::workspace::{Workspace, place};
 
 /// The xenstore programs that tests use.
-const XENSTORE: [&str; 4] = ["xenstore-ls", "xenstore-read", "xenstore-write", "xenstore-watch"];
+const XENSTORE: [&str; 4] = [
+    "xenstore-ls",
+    "xenstore-read",
+    "xenstore-write",
+    "xenstore-watch",
+];
 
 /// Put kernels, initramfs, test kernels and tools in place; give back the directory.
 pub fn stage(ws: &Workspace) -> Result<PathBuf> {
     let assets = ws.assets();
     for kernel in KERNELS {
-        place(&kernel.image(ws)?, &assets.join(format!("kernel-{}", kernel.name)))?;
+        place(
+            &kernel.image(ws)?,
+            &assets.join(format!("kernel-{}", kernel.name)),
+        )?;
     }
     initramfs::stage(ws)?;
     place(&builds::test_kernels(ws)?, &assets.join("pvtest"))?;
     for program in xenstore_programs(ws)? {
-        place(&program, &assets.join("bin").join(program.file_name().unwrap_or_default()))?;
+        place(
+            &program,
+            &assets
+                .join("bin")
+                .join(program.file_name().unwrap_or_default()),
+        )?;
     }
     for library in packages::files_below(&packages::xenstore_tools(ws)?.join("usr/lib"))? {
-        let name = library.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = library
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         // The loader asks for the name with the major version alone.
         let parts: Vec<&str> = name.split('.').collect();
         if let [stem, "so", major, ..] = parts[..] {

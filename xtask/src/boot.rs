@@ -39,8 +39,19 @@ pub fn boot(ws: &Workspace, args: &BootArgs) -> Result<ExitCode> {
     let xenner = builds::xenner(ws)?;
     let append = format!("console=hvc0 {}", args.append);
     let mut command = Command::new(xenner);
-    command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
-    command.args(["-append", append.trim_end(), "-m", &args.mem, "-smp", &args.smp]);
+    command
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(initrd);
+    command.args([
+        "-append",
+        append.trim_end(),
+        "-m",
+        &args.mem,
+        "-smp",
+        &args.smp,
+    ]);
     command.arg("-nographic").args(&args.extra);
     ui::step(&process::shown(&command));
     let status = process::status(&mut command)?;
@@ -51,7 +62,10 @@ pub fn boot(ws: &Workspace, args: &BootArgs) -> Result<ExitCode> {
 /// Is there a `/dev/kvm` that this user may open?
 pub fn check_kvm() -> Result<()> {
     let path = "/dev/kvm";
-    let opened = std::fs::OpenOptions::new().read(true).write(true).open(path);
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path);
     match opened {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::missing(
@@ -62,6 +76,10 @@ pub fn check_kvm() -> Result<()> {
             "No permission to open /dev/kvm",
             "run as root, or join its group: sudo adduser $USER kvm, then log in again",
         )),
-        Err(source) => Err(Error::File { action: "open", path: path.into(), source }),
+        Err(source) => Err(Error::File {
+            action: "open",
+            path: path.into(),
+            source,
+        }),
     }
 }

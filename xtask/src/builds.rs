@@ -35,15 +35,25 @@ pub fn ensure_target(ws: &Workspace) -> Result<()> {
         ));
     }
     ui::step(&format!("Adding the Rust target {BARE_TARGET}"));
-    run(Command::new("rustup").current_dir(&ws.root).args(["target", "add", BARE_TARGET]))
+    run(Command::new("rustup")
+        .current_dir(&ws.root)
+        .args(["target", "add", BARE_TARGET]))
 }
 
 /// Build the program in release mode; give back its file.
 pub fn xenner(ws: &Workspace) -> Result<PathBuf> {
     ensure_target(ws)?;
     ui::step("Building xenner (release)");
-    run(ws.cargo().args(["build", "--release", "--locked", "--package", "xenner"]))?;
-    run(ws.cargo().args(["build", "--release", "--locked", "--package", "xenner-console"]))?;
+    run(ws
+        .cargo()
+        .args(["build", "--release", "--locked", "--package", "xenner"]))?;
+    run(ws.cargo().args([
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "xenner-console",
+    ]))?;
     Ok(ws.xenner())
 }
 
@@ -52,12 +62,25 @@ pub fn guest_bench(ws: &Workspace) -> Result<PathBuf> {
     ui::step("Building the guest benchmark");
     run(ws
         .cargo()
-        .args(["build", "--release", "--locked", "--package", "xenner-guest-bench"])
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--package",
+            "xenner-guest-bench",
+        ])
         .args(["--target", GUEST_TARGET])
         // An explicit target keeps these flags away from build scripts and from
-        // the artifacts of every other build.
-        .env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
-    Ok(ws.target.join(GUEST_TARGET).join("release/xenner-guest-bench"))
+        // the artifacts of every other build. Without relocations at start-up
+        // a forked process has fewer pages of its own, as C programs have.
+        .env(
+            "RUSTFLAGS",
+            "-C target-feature=+crt-static -C relocation-model=static -C strip=symbols",
+        ))?;
+    Ok(ws
+        .target
+        .join(GUEST_TARGET)
+        .join("release/xenner-guest-bench"))
 }
 
 /// Build the PV test kernels; give back the image.
@@ -66,7 +89,13 @@ pub fn test_kernels(ws: &Workspace) -> Result<PathBuf> {
     ui::step("Building the PV test kernels");
     run(ws
         .cargo()
-        .args(["build", "--release", "--locked", "--package", "xenner-test-guests"])
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--package",
+            "xenner-test-guests",
+        ])
         .args(["--features", "image", "--target", BARE_TARGET]))?;
     Ok(ws.target.join(BARE_TARGET).join("release/pvtest"))
 }

@@ -9,7 +9,6 @@ use crate::error::{Error, Result};
 
 const S_IFREG: u32 = 0o100_000;
 const S_IFDIR: u32 = 0o040_000;
-const S_IFLNK: u32 = 0o120_000;
 const S_IFCHR: u32 = 0o020_000;
 /// The kernel skips zeros between archives; whole blocks keep them aligned.
 const BLOCK: usize = 512;
@@ -60,12 +59,6 @@ impl Archive {
         Ok(self.file(path, 0o755, &content))
     }
 
-    /// A symbolic link at `path` to `target`.
-    pub fn symlink(&mut self, path: &str, target: &str) -> &mut Archive {
-        self.parents(path);
-        self.entry(path, S_IFLNK | 0o777, (0, 0), target.as_bytes())
-    }
-
     /// A character device with numbers `(major, minor)`.
     pub fn char_device(&mut self, path: &str, device: (u32, u32)) -> &mut Archive {
         self.parents(path);
@@ -78,7 +71,11 @@ impl Archive {
         let list = |dir: &Path| fs::read_dir(dir).map_err(Error::file("list", dir));
         for entry in list(from)? {
             let source = entry.map_err(Error::file("list", from))?.path();
-            let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = source
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             let inside = format!("{path}/{name}");
             let meta = source.metadata().map_err(Error::file("look at", &source))?;
             if meta.is_dir() {
@@ -107,10 +104,12 @@ impl Archive {
         // inode, mode, uid, gid, links, mtime, size, device of the file system
         // (two numbers), device of the node (two numbers), name's size, checksum
         let (major, minor) = device;
-        let fields =
-            [self.inode, mode, 0, 0, links, 0, size, 0, 0, major, minor, name_size, 0];
+        let fields = [
+            self.inode, mode, 0, 0, links, 0, size, 0, 0, major, minor, name_size, 0,
+        ];
         for field in fields {
-            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
+            self.bytes
+                .extend_from_slice(format!("{field:08x}").as_bytes());
         }
         self.bytes.extend_from_slice(path.as_bytes());
         self.bytes.push(0);
@@ -150,8 +149,15 @@ mod tests {
     #[test]
     fn directories_are_made_once() {
         let mut archive = Archive::new();
-        archive.file("a/b/c", 0o644, b"").file("a/b/d", 0o644, b"").dir("a");
+        archive
+            .file("a/b/c", 0o644, b"")
+            .file("a/b/d", 0o644, b"")
+            .dir("a");
         let text = String::from_utf8_lossy(&archive.finish()).into_owned();
-        assert_eq!(text.matches("070701").count(), 5, "a, a/b, two files, trailer");
+        assert_eq!(
+            text.matches("070701").count(),
+            5,
+            "a, a/b, two files, trailer"
+        );
     }
 }

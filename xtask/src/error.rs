@@ -61,11 +61,18 @@ impl Error {
     /// A closure for `map_err` on operations on `path`.
     pub fn file(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
         let path = path.as_ref().to_path_buf();
-        move |source| Error::File { action, path, source }
+        move |source| Error::File {
+            action,
+            path,
+            source,
+        }
     }
 
     /// Something is missing, and here is the way out.
     pub fn missing(what: impl Into<String>, way_out: impl Into<String>) -> Error {
-        Error::Missing { what: what.into(), way_out: way_out.into() }
+        Error::Missing {
+            what: what.into(),
+            way_out: way_out.into(),
+        }
     }
 }

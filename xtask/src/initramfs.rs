@@ -14,7 +14,16 @@ const MOTD: &str = "\nThis shell runs in a Xen paravirtual guest. `poweroff` end
                     Ctrl-a x ends xenner at once.\n\n";
 
 /// The directories that the kernel and init mount on or write to.
-const DIRECTORIES: [&str; 8] = ["proc", "sys", "dev", "tmp", "run", "root", "etc", "lib/modules"];
+const DIRECTORIES: [&str; 8] = [
+    "proc",
+    "sys",
+    "dev",
+    "tmp",
+    "run",
+    "root",
+    "etc",
+    "lib/modules",
+];
 
 /// The part that all machines share: busybox, init, the benchmark.
 pub fn base(ws: &Workspace) -> Result<Vec<u8>> {

@@ -29,7 +29,11 @@ fn failed(command: &Command, status: ExitStatus, output: &[u8]) -> Error {
         .iter()
         .map(|line| format!("\n    {line}"))
         .collect();
-    Error::Failed { command: shown(command), status: status.to_string(), tail }
+    Error::Failed {
+        command: shown(command),
+        status: status.to_string(),
+        tail,
+    }
 }
 
 /// Run with the user's terminal; give back how it ended.
@@ -40,14 +44,21 @@ pub fn status(command: &mut Command) -> Result<ExitStatus> {
 /// Run with the user's terminal; anything but success is an error.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = status(command)?;
-    if status.success() { Ok(()) } else { Err(failed(command, status, b"")) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(failed(command, status, b""))
+    }
 }
 
 /// Run silently (a spinner says `what`); give back standard output. On failure
 /// the end of both outputs is in the message.
 pub fn capture(what: &str, command: &mut Command) -> Result<String> {
     let _spinner = Spinner::start(what);
-    let output = command.stdin(Stdio::null()).output().map_err(start_error(command))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(start_error(command))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
@@ -58,11 +69,14 @@ pub fn capture(what: &str, command: &mut Command) -> Result<String> {
 /// Is there a program of that name in `PATH`?
 pub fn in_path(program: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| is_executable(file))
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|file| is_executable(file))
 }
 
 /// Is `file` a regular file with an execute bit?
 pub fn is_executable(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    file.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

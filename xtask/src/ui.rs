@@ -35,7 +35,9 @@ impl Spinner {
         }
         let style = ProgressStyle::with_template("         {spinner} {msg} {elapsed}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
-        let bar = ProgressBar::new_spinner().with_style(style).with_message(text.to_owned());
+        let bar = ProgressBar::new_spinner()
+            .with_style(style)
+            .with_message(text.to_owned());
         bar.enable_steady_tick(Duration::from_millis(120));
         Spinner(Some(bar))
     }

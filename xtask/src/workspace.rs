@@ -28,7 +28,11 @@ impl Workspace {
             .ok_or_else(|| Error::missing("No workspace root", "run by `cargo xtask`"))?;
         let target = target_directory(&root)?;
         let cache = cache_directory()?;
-        Ok(Workspace { root, target, cache })
+        Ok(Workspace {
+            root,
+            target,
+            cache,
+        })
     }
 
     /// A cargo command that runs in the source tree.
@@ -67,21 +71,33 @@ fn target_directory(root: &Path) -> Result<PathBuf> {
             "--format-version=1",
         ]),
     )?;
-    let value: serde_json::Value = serde_json::from_str(&json)
-        .map_err(|error| Error::Answer { program: "cargo metadata", what: error.to_string() })?;
-    value["target_directory"].as_str().map(PathBuf::from).ok_or_else(|| Error::Answer {
+    let value: serde_json::Value = serde_json::from_str(&json).map_err(|error| Error::Answer {
         program: "cargo metadata",
-        what: "no target_directory".to_owned(),
-    })
+        what: error.to_string(),
+    })?;
+    value["target_directory"]
+        .as_str()
+        .map(PathBuf::from)
+        .ok_or_else(|| Error::Answer {
+            program: "cargo metadata",
+            what: "no target_directory".to_owned(),
+        })
 }
 
 fn cache_directory() -> Result<PathBuf> {
-    let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let from = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
     from("XENNER_CACHE")
         .or_else(|| from("XDG_CACHE_HOME").map(|dir| dir.join("xenner")))
         .or_else(|| from("HOME").map(|dir| dir.join(".cache/xenner")))
         .ok_or_else(|| {
-            Error::missing("Neither XENNER_CACHE nor HOME is set", "set XENNER_CACHE to a directory")
+            Error::missing(
+                "Neither XENNER_CACHE nor HOME is set",
+                "set XENNER_CACHE to a directory",
+            )
         })
 }
 
@@ -109,5 +125,7 @@ pub fn place(from: &Path, to: &Path) -> Result<()> {
     if fs::hard_link(from, to).is_ok() {
         return Ok(());
     }
-    fs::copy(from, to).map(drop).map_err(Error::file("copy", from))
+    fs::copy(from, to)
+        .map(drop)
+        .map_err(Error::file("copy", from))
 }

@@ -40,19 +40,29 @@ impl Archive {
             let release = format!("{codename}-security");
             let targets = host_targets()?;
             let address = |wanted: &str| {
-                targets.iter().find(|(_, suite)| suite == wanted).map(|(uri, _)| uri.clone())
+                targets
+                    .iter()
+                    .find(|(_, suite)| suite == wanted)
+                    .map(|(uri, _)| uri.clone())
             };
             main = address(&codename).or_else(|| address("stable"));
             security = address(&release).map(|uri| (uri, release));
         }
-        if let Some(mirror) = std::env::var(MIRROR_VARIABLE).ok().filter(|m| !m.is_empty()) {
+        if let Some(mirror) = std::env::var(MIRROR_VARIABLE)
+            .ok()
+            .filter(|m| !m.is_empty())
+        {
             main = Some(mirror);
         }
         let main = match main {
             Some(main) => main,
             None => template_address(ws)?,
         };
-        Ok(Archive { main, security, keyring: keyring(ws)? })
+        Ok(Archive {
+            main,
+            security,
+            keyring: keyring(ws)?,
+        })
     }
 
     /// A deb822 sources file for these suites.
@@ -70,15 +80,24 @@ impl Archive {
     fn stanza(&self, uri: &str, suites: &str) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: main");
-        let _ = writeln!(text, "Architectures: amd64\nSigned-By: {}", self.keyring.display());
+        let _ = writeln!(
+            text,
+            "Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: main"
+        );
+        let _ = writeln!(
+            text,
+            "Architectures: amd64\nSigned-By: {}",
+            self.keyring.display()
+        );
         text
     }
 }
 
 fn os_release(key: &str) -> Option<String> {
     let text = fs::read_to_string("/etc/os-release").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
     Some(line.trim_matches('"').to_owned())
 }
 
@@ -90,7 +109,10 @@ pub fn host_is_debian() -> bool {
 /// The running release's code name, as `bookworm`.
 pub fn host_codename() -> Result<String> {
     os_release("VERSION_CODENAME").ok_or_else(|| {
-        Error::missing("No VERSION_CODENAME in /etc/os-release", "use a Debian or Ubuntu release")
+        Error::missing(
+            "No VERSION_CODENAME in /etc/os-release",
+            "use a Debian or Ubuntu release",
+        )
     })
 }
 
@@ -107,7 +129,10 @@ fn host_targets() -> Result<Vec<(String, String)>> {
             "Created-By: Packages",
         ]),
     )?;
-    let pair = |line: &str| line.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned()));
+    let pair = |line: &str| {
+        line.split_once(' ')
+            .map(|(a, b)| (a.to_owned(), b.to_owned()))
+    };
     Ok(text.lines().filter_map(pair).collect())
 }
 
@@ -116,7 +141,11 @@ fn host_targets() -> Result<Vec<(String, String)>> {
 fn system_file(ws: &Workspace, package: &str, names: &[&str]) -> Result<PathBuf> {
     let local = ws.cache.join("host-tree");
     for root in [Path::new("/"), &local] {
-        if let Some(found) = names.iter().map(|n| root.join(n)).find(|path| path.exists()) {
+        if let Some(found) = names
+            .iter()
+            .map(|n| root.join(n))
+            .find(|path| path.exists())
+        {
             return Ok(found);
         }
     }
@@ -124,12 +153,16 @@ fn system_file(ws: &Workspace, package: &str, names: &[&str]) -> Result<PathBuf>
     let apt = super::Apt::with_lists(ws.cache_dir("apt/host")?)?;
     apt.update()?;
     super::unpack(&apt.download(package)?, &local)?;
-    names.iter().map(|name| local.join(name)).find(|path| path.exists()).ok_or_else(|| {
-        Error::missing(
-            format!("Package {package} holds no {}", names[0]),
-            format!("set {MIRROR_VARIABLE} or install that file"),
-        )
-    })
+    names
+        .iter()
+        .map(|name| local.join(name))
+        .find(|path| path.exists())
+        .ok_or_else(|| {
+            Error::missing(
+                format!("Package {package} holds no {}", names[0]),
+                format!("set {MIRROR_VARIABLE} or install that file"),
+            )
+        })
 }
 
 fn keyring(ws: &Workspace) -> Result<PathBuf> {
@@ -140,10 +173,12 @@ fn template_address(ws: &Workspace) -> Result<String> {
     let path = system_file(ws, "python-apt-common", &[TEMPLATE])?;
     let text = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
     let address = text.lines().find_map(|line| line.strip_prefix("BaseURI:"));
-    address.map(|address| address.trim().to_owned()).ok_or_else(|| {
-        Error::missing(
-            "Cannot tell where Debian's archive is",
-            format!("set {MIRROR_VARIABLE} to its address"),
-        )
-    })
+    address
+        .map(|address| address.trim().to_owned())
+        .ok_or_else(|| {
+            Error::missing(
+                "Cannot tell where Debian's archive is",
+                format!("set {MIRROR_VARIABLE} to its address"),
+            )
+        })
 }

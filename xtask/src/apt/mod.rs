@@ -32,7 +32,8 @@ impl Apt {
         let status = dir.join("status");
         write_whole(&status, b"")?;
         let mut apt = Apt::with_sources(dir, &archive.sources(&[suite], security))?;
-        apt.options.push(format!("Dir::State::status={}", status.display()));
+        apt.options
+            .push(format!("Dir::State::status={}", status.display()));
         Ok(apt)
     }
 
@@ -57,8 +58,10 @@ impl Apt {
         make_dir(&parts)?;
         write_whole(&parts.join("xenner.sources"), sources.as_bytes())?;
         let mut apt = Apt::with_lists(dir)?;
-        apt.options.push("Dir::Etc::sourcelist=/dev/null".to_owned());
-        apt.options.push(format!("Dir::Etc::sourceparts={}", parts.display()));
+        apt.options
+            .push("Dir::Etc::sourcelist=/dev/null".to_owned());
+        apt.options
+            .push(format!("Dir::Etc::sourceparts={}", parts.display()));
         Ok(apt)
     }
 
@@ -83,13 +86,20 @@ impl Apt {
             // The lists are the project's own: the system's lock guards nothing here.
             "Debug::NoLocking=1".to_owned(),
         ];
-        Ok(Apt { dir, options, release: None })
+        Ok(Apt {
+            dir,
+            options,
+            release: None,
+        })
     }
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         // apt-get's download command writes to the working directory.
-        command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive").current_dir(&self.dir);
+        command
+            .env("LC_ALL", "C")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .current_dir(&self.dir);
         for option in &self.options {
             command.args(["-o", option]);
         }
@@ -103,7 +113,10 @@ impl Apt {
 
     /// The real kernel package behind a meta package such as `linux-image-amd64`.
     pub fn kernel_behind(&self, meta: &str) -> Result<String> {
-        let text = capture("apt-cache", self.command("apt-cache").args(["depends", meta]))?;
+        let text = capture(
+            "apt-cache",
+            self.command("apt-cache").args(["depends", meta]),
+        )?;
         text.lines()
             .filter_map(|line| line.trim().strip_prefix("Depends: "))
             .find(|name| name.starts_with("linux-image-"))
@@ -131,7 +144,12 @@ impl Apt {
     /// installed; give back the files.
     pub fn download_with_dependencies(&self, package: &str) -> Result<Vec<PathBuf>> {
         let mut command = self.command("apt-get");
-        command.args(["install", "--download-only", "--reinstall", "--no-install-recommends"]);
+        command.args([
+            "install",
+            "--download-only",
+            "--reinstall",
+            "--no-install-recommends",
+        ]);
         command.args(["--yes", "--quiet"]);
         if let Some(release) = &self.release {
             command.args(["-t", release]);
@@ -155,7 +173,8 @@ impl Apt {
     fn file_of(&self, package: &str) -> Result<Option<PathBuf>> {
         let prefix = format!("{package}_");
         Ok(debs_in(&self.dir)?.into_iter().find(|file| {
-            file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix))
+            file.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(&prefix))
         }))
     }
 
@@ -187,7 +206,11 @@ fn debs_in(dir: &Path) -> Result<Vec<PathBuf>> {
 fn describe(deb: &Path) -> Result<()> {
     let sum = capture("sha256sum", Command::new("sha256sum").arg(deb))?;
     let sum = sum.split_whitespace().next().unwrap_or("?");
-    let name = deb.file_name().unwrap_or_default().to_string_lossy().replace("%3a", ":");
+    let name = deb
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .replace("%3a", ":");
     ui::note(&format!("{name} sha256:{sum}"));
     Ok(())
 }
@@ -195,7 +218,11 @@ fn describe(deb: &Path) -> Result<()> {
 /// Unpack a whole package under `into`.
 pub fn unpack(deb: &Path, into: &Path) -> Result<()> {
     make_dir(into)?;
-    capture("unpacking", Command::new("dpkg-deb").arg("-x").arg(deb).arg(into)).map(drop)
+    capture(
+        "unpacking",
+        Command::new("dpkg-deb").arg("-x").arg(deb).arg(into),
+    )
+    .map(drop)
 }
 
 /// Unpack the members of a package that match any of `patterns` (tar's
@@ -205,6 +232,9 @@ pub fn unpack_members(deb: &Path, into: &Path, patterns: &[&str]) -> Result<()> 
     let script = "set -o pipefail; deb=$1 into=$2; shift 2; \
                   dpkg-deb --fsys-tarfile \"$deb\" | tar -x -C \"$into\" --wildcards \"$@\"";
     let mut bash = Command::new("bash");
-    bash.args(["-c", script, "unpack"]).arg(deb).arg(into).args(patterns);
+    bash.args(["-c", script, "unpack"])
+        .arg(deb)
+        .arg(into)
+        .args(patterns);
     capture("unpacking", &mut bash).map(drop)
 }

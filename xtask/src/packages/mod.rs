@@ -32,9 +32,21 @@ pub struct Kernel {
 /// The kernels, oldest first. The 5.10 one has a hypercall page; its security
 /// updates may lack it, so it comes from the plain suite.
 pub const KERNELS: [Kernel; 3] = [
-    Kernel { name: "5.10", suite: "bullseye", security: false },
-    Kernel { name: "6.1", suite: "bookworm", security: true },
-    Kernel { name: "6.12", suite: "trixie", security: false },
+    Kernel {
+        name: "5.10",
+        suite: "bullseye",
+        security: false,
+    },
+    Kernel {
+        name: "6.1",
+        suite: "bookworm",
+        security: true,
+    },
+    Kernel {
+        name: "6.12",
+        suite: "trixie",
+        security: false,
+    },
 ];
 
 /// The kernel that is booted unless another is asked for, and the rig's own.
@@ -66,7 +78,10 @@ impl Kernel {
     }
 
     fn fetch(&self, ws: &Workspace) -> Result<()> {
-        ui::step(&format!("Fetching Debian's kernel {} ({})", self.name, self.suite));
+        ui::step(&format!(
+            "Fetching Debian's kernel {} ({})",
+            self.name, self.suite
+        ));
         let apt = Apt::for_suite(ws, self.suite, self.security)?;
         apt.update()?;
         let package = apt.kernel_behind("linux-image-amd64")?;
@@ -91,12 +106,20 @@ impl Kernel {
         make_dir(&dir.join("modules"))?;
         for file in files_below(from)? {
             if file.extension().is_some_and(|ext| ext == "ko") {
-                move_to(&file, &dir.join("modules").join(file.file_name().unwrap_or_default()))?;
+                move_to(
+                    &file,
+                    &dir.join("modules")
+                        .join(file.file_name().unwrap_or_default()),
+                )?;
             }
         }
-        let image = files_below(&from.join("boot"))?.into_iter().next().ok_or_else(|| {
-            Error::Answer { program: "dpkg-deb", what: format!("no vmlinuz in {}", self.name) }
-        })?;
+        let image = files_below(&from.join("boot"))?
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::Answer {
+                program: "dpkg-deb",
+                what: format!("no vmlinuz in {}", self.name),
+            })?;
         move_to(&image, &dir.join("vmlinuz"))
     }
 }
@@ -112,7 +135,9 @@ pub fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
     while let Some(dir) = open.pop() {
         for entry in fs::read_dir(&dir).map_err(Error::file("list", &dir))? {
             let entry = entry.map_err(Error::file("list", &dir))?;
-            let kind = entry.file_type().map_err(Error::file("look at", entry.path()))?;
+            let kind = entry
+                .file_type()
+                .map_err(Error::file("look at", entry.path()))?;
             if kind.is_dir() {
                 open.push(entry.path());
             } else if kind.is_file() {
@@ -134,10 +159,13 @@ pub fn busybox(ws: &Workspace) -> Result<PathBuf> {
         let scratch = tempfile::tempdir_in(&ws.cache).map_err(Error::file("make", &ws.cache))?;
         apt::unpack(&deb, scratch.path())?;
         let found = ["bin/busybox", "usr/bin/busybox"].map(|name| scratch.path().join(name));
-        let busybox = found.iter().find(|path| path.is_file()).ok_or_else(|| Error::Answer {
-            program: "dpkg-deb",
-            what: "no busybox in busybox-static".to_owned(),
-        })?;
+        let busybox = found
+            .iter()
+            .find(|path| path.is_file())
+            .ok_or_else(|| Error::Answer {
+                program: "dpkg-deb",
+                what: "no busybox in busybox-static".to_owned(),
+            })?;
         move_to(busybox, &kept)?;
         apt.clean()?;
     }
@@ -170,9 +198,15 @@ pub fn fetch_all(ws: &Workspace) -> Result<std::process::ExitCode> {
         ui::step(&format!("Kernel {}: {}", kernel.name, image.display()));
     }
     ui::step(&format!("busybox: {}", busybox(ws)?.display()));
-    ui::step(&format!("xenstore tools: {}", xenstore_tools(ws)?.display()));
+    ui::step(&format!(
+        "xenstore tools: {}",
+        xenstore_tools(ws)?.display()
+    ));
     let qemu = Qemu::ensure(ws)?;
     let (major, minor) = qemu.version;
-    ui::step(&format!("QEMU {major}.{minor}: {}", qemu.program().display()));
+    ui::step(&format!(
+        "QEMU {major}.{minor}: {}",
+        qemu.program().display()
+    ));
     Ok(std::process::ExitCode::SUCCESS)
 }

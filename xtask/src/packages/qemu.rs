@@ -30,7 +30,9 @@ impl Qemu {
     /// Find one that runs PV kernels right, or fetch one. Where the archive
     /// has only an older one, that is taken and works without SMAP.
     pub fn ensure(ws: &Workspace) -> Result<Qemu> {
-        let installed = in_path(PROGRAM).map(|program| Qemu::probe(program, None)).transpose()?;
+        let installed = in_path(PROGRAM)
+            .map(|program| Qemu::probe(program, None))
+            .transpose()?;
         if let Some(qemu) = installed.clone().filter(Qemu::is_right) {
             return Ok(qemu);
         }
@@ -44,7 +46,9 @@ impl Qemu {
         Qemu::fetch(ws, &tree)?;
         let fetched = Qemu::probe(program, Some(tree))?;
         // Prefer the installed one if fetching brought nothing newer.
-        Ok(installed.filter(|qemu| qemu.version >= fetched.version).unwrap_or(fetched))
+        Ok(installed
+            .filter(|qemu| qemu.version >= fetched.version)
+            .unwrap_or(fetched))
     }
 
     fn fetch(ws: &Workspace, tree: &Path) -> Result<()> {
@@ -66,7 +70,11 @@ impl Qemu {
     }
 
     fn probe(program: PathBuf, tree: Option<PathBuf>) -> Result<Qemu> {
-        let mut qemu = Qemu { program, tree, version: (0, 0) };
+        let mut qemu = Qemu {
+            program,
+            tree,
+            version: (0, 0),
+        };
         let text = capture("qemu --version", qemu.command().arg("--version"))?;
         qemu.version = parse_version(&text).ok_or_else(|| Error::Answer {
             program: PROGRAM,
@@ -88,13 +96,18 @@ impl Qemu {
     /// The directories with its shared libraries, for `LD_LIBRARY_PATH`.
     fn libraries(&self) -> Vec<PathBuf> {
         let below = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
-        self.tree.iter().flat_map(|tree| below.map(|dir| tree.join(dir))).collect()
+        self.tree
+            .iter()
+            .flat_map(|tree| below.map(|dir| tree.join(dir)))
+            .collect()
     }
 
     /// Directories with its firmware, in order of search.
     pub fn firmware(&self) -> Vec<PathBuf> {
         let root = self.tree.clone().unwrap_or_else(|| PathBuf::from("/"));
-        ["usr/share/qemu", "usr/share/seabios"].map(|dir| root.join(dir)).to_vec()
+        ["usr/share/qemu", "usr/share/seabios"]
+            .map(|dir| root.join(dir))
+            .to_vec()
     }
 
     /// Its program file.

@@ -16,8 +16,13 @@ use crate::workspace::Workspace;
 /// The port on which the machine answers; its console is the first.
 const ANSWER_PORT: &str = "/dev/ttyS1";
 /// The firmware that QEMU's PC machine needs to boot a kernel directly.
-const FIRMWARE: [&str; 5] =
-    ["bios-256k.bin", "linuxboot_dma.bin", "linuxboot.bin", "kvmvapic.bin", "multiboot_dma.bin"];
+const FIRMWARE: [&str; 5] = [
+    "bios-256k.bin",
+    "linuxboot_dma.bin",
+    "linuxboot.bin",
+    "kvmvapic.bin",
+    "multiboot_dma.bin",
+];
 /// glibc loads this by name when a thread is cancelled, so that ldd is silent on it.
 const UNWINDER: &str = "/lib/x86_64-linux-gnu/libgcc_s.so.1";
 
@@ -47,7 +52,12 @@ impl Image {
         archive.file("etc/modules", 0o644, order.as_bytes());
         archive.file("etc/answer", 0o644, ANSWER_PORT.as_bytes());
         let (base, kernel) = (initramfs::base(ws)?, kernel.image(ws)?);
-        Ok(Image { base, archive, placed: BTreeSet::new(), kernel })
+        Ok(Image {
+            base,
+            archive,
+            placed: BTreeSet::new(),
+            kernel,
+        })
     }
 
     /// The machine with the release build of xenner in `PATH` and the staged
@@ -80,11 +90,6 @@ impl Image {
         Ok(())
     }
 
-    /// Add a file under a name of its own.
-    pub fn file(&mut self, inside: &str, mode: u32, content: &[u8]) {
-        self.archive.file(inside, mode, content);
-    }
-
     /// Add the directory `dir` as `/payload`, where commands start.
     pub fn payload(&mut self, dir: &Path) -> Result<()> {
         self.archive.tree("payload", dir).map(drop)
@@ -95,13 +100,20 @@ impl Image {
         let mut environment = Command::new("env");
         qemu.set_environment(&mut environment);
         let text = |os: &std::ffi::OsStr| os.to_string_lossy().into_owned();
-        let variables: Vec<(String, String)> =
-            environment.get_envs().filter_map(|(k, v)| Some((text(k), text(v?)))).collect();
+        let variables: Vec<(String, String)> = environment
+            .get_envs()
+            .filter_map(|(k, v)| Some((text(k), text(v?))))
+            .collect();
         self.program_with(qemu.program(), &variables)?;
         for name in FIRMWARE {
-            let found = qemu.firmware().into_iter().map(|dir| dir.join(name)).find(|f| f.exists());
+            let found = qemu
+                .firmware()
+                .into_iter()
+                .map(|dir| dir.join(name))
+                .find(|f| f.exists());
             if let Some(file) = found {
-                self.archive.program(&format!("usr/share/qemu/{name}"), &file)?;
+                self.archive
+                    .program(&format!("usr/share/qemu/{name}"), &file)?;
             }
         }
         Ok(())
@@ -134,7 +146,12 @@ impl Image {
 
     /// The whole initramfs, set to run `command`.
     pub fn finish(self, command: &str) -> Vec<u8> {
-        [self.base, self.archive.finish(), initramfs::command(command)].concat()
+        [
+            self.base,
+            self.archive.finish(),
+            initramfs::command(command),
+        ]
+        .concat()
     }
 }
 

@@ -37,7 +37,13 @@ pub struct Machine {
 impl Default for Machine {
     fn default() -> Machine {
         let limit = Duration::from_secs(600);
-        Machine { cpus: 2, memory_mib: 2560, limit, icount: false, append: String::new() }
+        Machine {
+            cpus: 2,
+            memory_mib: 2560,
+            limit,
+            icount: false,
+            append: String::new(),
+        }
     }
 }
 
@@ -48,7 +54,7 @@ pub struct Outcome {
     pub status: Option<u8>,
     /// Was the machine ended by the time limit?
     pub timed_out: bool,
-    /// The text of the machine's console.
+    /// The text of the machine's console, then QEMU's own complaints.
     pub console: String,
 }
 
@@ -72,20 +78,35 @@ impl Machine {
         let scratch = ws.target.join("rig");
         make_dir(&scratch)?;
         let scratch = tempfile::tempdir_in(&scratch).map_err(Error::file("make", &scratch))?;
-        let (initrd, console) = (scratch.path().join("initrd"), scratch.path().join("console"));
+        let (initrd, console) = (
+            scratch.path().join("initrd"),
+            scratch.path().join("console"),
+        );
         let kernel = image.kernel.clone();
         fs::write(&initrd, image.finish(command)).map_err(Error::file("write", &initrd))?;
         let mut qemu = self.command(&Qemu::ensure(ws)?);
         qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(&initrd);
-        qemu.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
-        qemu.stdin(Stdio::null()).stdout(Stdio::piped());
-        let child = qemu
-            .spawn()
-            .map_err(|source| Error::Start { program: "qemu-system-x86_64".to_owned(), source })?;
+        qemu.arg("-serial")
+            .arg(format!("file:{}", console.display()))
+            .args(["-serial", "stdio"]);
+        let complaints = scratch.path().join("stderr");
+        let file = fs::File::create(&complaints).map_err(Error::file("make", &complaints))?;
+        qemu.stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(file);
+        let child = qemu.spawn().map_err(|source| Error::Start {
+            program: "qemu-system-x86_64".to_owned(),
+            source,
+        })?;
         let (status, timed_out) = self.watch(child, line)?;
-        let console = fs::read(&console).map_err(Error::file("read", &console))?;
+        let read = |path| fs::read(path).map_err(Error::file("read", path));
+        let console = [read(&console)?, read(&complaints)?].concat();
         let console = String::from_utf8_lossy(&console).replace('\r', "");
-        Ok(Outcome { status, timed_out, console })
+        Ok(Outcome {
+            status,
+            timed_out,
+            console,
+        })
     }
 
     fn command(&self, qemu: &Qemu) -> Command {
@@ -94,12 +115,24 @@ impl Machine {
         command.args(["-accel", &format!("tcg,thread={threads}")]);
         // TCG's x2APIC makes a counted run take many times as long.
         let cpu = qemu.tcg_cpu();
-        command.args(["-cpu", &if self.icount { format!("{cpu},-x2apic") } else { cpu.into() }]);
+        command.args([
+            "-cpu",
+            &if self.icount {
+                format!("{cpu},-x2apic")
+            } else {
+                cpu.into()
+            },
+        ]);
         if self.icount {
             command.args(["-icount", "shift=0,sleep=off"]);
         }
         let cpus = if self.icount { 1 } else { self.cpus };
-        command.args(["-smp", &cpus.to_string(), "-m", &self.memory_mib.to_string()]);
+        command.args([
+            "-smp",
+            &cpus.to_string(),
+            "-m",
+            &self.memory_mib.to_string(),
+        ]);
         command.args(["-display", "none", "-no-reboot", "-nic", "none"]);
         let append = format!("console=ttyS0 quiet panic=-1 tsc=reliable {}", self.append);
         command.args(["-append", append.trim_end()]);
@@ -125,9 +158,13 @@ impl Machine {
             }
         };
         if !ended {
-            child.kill().map_err(Error::file("kill", "qemu-system-x86_64"))?;
+            child
+                .kill()
+                .map_err(Error::file("kill", "qemu-system-x86_64"))?;
         }
-        child.wait().map_err(Error::file("wait for", "qemu-system-x86_64"))?;
+        child
+            .wait()
+            .map_err(Error::file("wait for", "qemu-system-x86_64"))?;
         Ok((status, !ended && status.is_none()))
     }
 }
@@ -139,9 +176,15 @@ fn reader(child: &mut Child) -> Receiver<String> {
         thread::spawn(move || {
             let mut output = BufReader::new(output);
             let mut bytes = Vec::new();
-            while output.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
+            while output
+                .read_until(b'\n', &mut bytes)
+                .is_ok_and(|count| count > 0)
+            {
                 let text = String::from_utf8_lossy(&bytes);
-                if sender.send(text.trim_end_matches(['\n', '\r']).to_owned()).is_err() {
+                if sender
+                    .send(text.trim_end_matches(['\n', '\r']).to_owned())
+                    .is_err()
+                {
                     break;
                 }
                 bytes.clear();

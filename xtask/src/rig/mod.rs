@@ -10,15 +10,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::builds;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::packages::Qemu;
 use crate::process::is_executable;
 use crate::ui;
 use crate::workspace::Workspace;
 
 pub use image::Image;
-pub use machine::{Machine, Outcome};
+pub use machine::Machine;
 
 /// Exit status of a command that the time limit ended, as `timeout` has it.
 const TIMED_OUT: u8 = 124;
@@ -82,7 +81,10 @@ pub fn rig(ws: &Workspace, args: &RigArgs) -> Result<ExitCode> {
     ui::step(&format!("In the rig: {}", words.join(" ")));
     let outcome = machine.run(ws, image, &words.join(" "), &mut |line| println!("{line}"))?;
     if args.verbose || outcome.status.is_none() {
-        eprintln!("{}", outcome.console_tail(if args.verbose { usize::MAX } else { 25 }));
+        eprintln!(
+            "{}",
+            outcome.console_tail(if args.verbose { usize::MAX } else { 25 })
+        );
     }
     Ok(ExitCode::from(match (outcome.status, outcome.timed_out) {
         (Some(status), _) => status,
@@ -96,20 +98,12 @@ fn bring_in(image: &mut Image, first: &std::path::Path, words: &mut [String]) ->
     if first.components().count() < 2 || !is_executable(first) {
         return Ok(());
     }
-    let name = first.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = first
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     image.program(first)?;
     words[0] = name;
     Ok(())
-}
-
-/// Make sure that the rig can run: the error says what is missing.
-pub fn prepare(ws: &Workspace) -> Result<()> {
-    let qemu = Qemu::ensure(ws)?;
-    if qemu.version < (5, 2) {
-        return Err(Error::missing(
-            format!("{} is too old", qemu.program().display()),
-            "use a Debian or Ubuntu release with QEMU 5.2 or newer",
-        ));
-    }
-    builds::ensure_target(ws)
 }
