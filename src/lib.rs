@@ -6,5 +6,9 @@
 //! runs in the guest's ring 0.
 
 pub mod cli;
+pub mod config;
 pub mod loader;
+mod run;
 pub mod xenstore;
+
+pub use run::{RunError, run};

@@ -1,0 +1,214 @@
+//! `-device`: which of QEMU's devices a PV domain can be given.
+//!
+//! One table says of every driver name whether it is a PV console, whether the
+//! guest can do without it, or whether this version has to refuse it.
+
+use std::ffi::OsString;
+
+use clap::Args;
+
+use super::error::CliError;
+use super::keyval::{KeyVals, KeyvalError};
+use super::suggest::nearest;
+use super::{Listing, asks_help, text};
+use crate::config::{ConsoleConfig, VmConfig};
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Device options")]
+pub(super) struct DeviceOptions {
+    /// Adds a device ('-device help' lists those there are). A serial port
+    /// becomes the PV console; what the guest can do without is taken and
+    /// left out.
+    #[arg(
+        long,
+        value_name = "DRIVER[,prop=value...]|{\"driver\":\"DRIVER\",...}"
+    )]
+    device: Vec<OsString>,
+}
+
+/// What becomes of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// A PV console on its `chardev`.
+    Console,
+    /// Taken, and not there for the guest.
+    LeftOut,
+    /// Refused: a guest that is given it needs it.
+    Refused(&'static str),
+}
+
+const DISK: Fate = Fate::Refused("Disks are");
+const NIC: Fate = Fate::Refused("Network devices are");
+const DISPLAY: Fate = Fate::Refused("Displays are");
+const MEMORY: Fate = Fate::Refused("Memory devices are");
+const HOST: Fate = Fate::Refused("Host devices are");
+
+/// Driver names, sorted.
+const DEVICES: [(&str, Fate); 81] = [
+    ("AC97", Fate::LeftOut),
+    ("VGA", DISPLAY),
+    ("bochs-display", DISPLAY),
+    ("cirrus-vga", DISPLAY),
+    ("e1000", NIC),
+    ("e1000e", NIC),
+    ("floppy", DISK),
+    ("hda-duplex", Fate::LeftOut),
+    ("hda-micro", Fate::LeftOut),
+    ("hda-output", Fate::LeftOut),
+    ("i6300esb", Fate::LeftOut),
+    ("i82551", NIC),
+    ("i82557b", NIC),
+    ("i82559er", NIC),
+    ("ib700", Fate::LeftOut),
+    ("ich9-ahci", Fate::LeftOut),
+    ("ich9-intel-hda", Fate::LeftOut),
+    ("ich9-usb-ehci1", Fate::LeftOut),
+    ("ich9-usb-uhci1", Fate::LeftOut),
+    ("ich9-usb-uhci2", Fate::LeftOut),
+    ("ich9-usb-uhci3", Fate::LeftOut),
+    ("ide-cd", DISK),
+    ("ide-hd", DISK),
+    ("igb", NIC),
+    ("intel-hda", Fate::LeftOut),
+    ("ioh3420", Fate::LeftOut),
+    ("isa-serial", Fate::Console),
+    ("lsi53c895a", Fate::LeftOut),
+    ("ne2k_pci", NIC),
+    ("netfront", NIC),
+    ("nvdimm", MEMORY),
+    ("nvme", DISK),
+    ("pc-dimm", MEMORY),
+    ("pci-bridge", Fate::LeftOut),
+    ("pci-serial", Fate::Console),
+    ("pcie-pci-bridge", Fate::LeftOut),
+    ("pcie-root-port", Fate::LeftOut),
+    ("pcnet", NIC),
+    ("piix3-usb-uhci", Fate::LeftOut),
+    ("piix4-usb-uhci", Fate::LeftOut),
+    ("pvpanic", Fate::LeftOut),
+    ("pvpanic-pci", Fate::LeftOut),
+    ("qemu-xhci", Fate::LeftOut),
+    ("qxl", DISPLAY),
+    ("qxl-vga", DISPLAY),
+    ("ramfb", DISPLAY),
+    ("rtl8139", NIC),
+    ("sb16", Fate::LeftOut),
+    ("scsi-cd", DISK),
+    ("scsi-hd", DISK),
+    ("tulip", NIC),
+    ("usb-ehci", Fate::LeftOut),
+    ("usb-hub", Fate::LeftOut),
+    ("usb-kbd", Fate::LeftOut),
+    ("usb-mouse", Fate::LeftOut),
+    ("usb-net", NIC),
+    ("usb-storage", DISK),
+    ("usb-tablet", Fate::LeftOut),
+    ("vfio-pci", HOST),
+    (
+        "vhost-user-fs-pci",
+        Fate::Refused("Shared file systems are"),
+    ),
+    ("virtconsole", Fate::Console),
+    ("virtio-9p-pci", Fate::Refused("Shared file systems are")),
+    ("virtio-balloon-device", Fate::LeftOut),
+    ("virtio-balloon-pci", Fate::LeftOut),
+    ("virtio-blk-device", DISK),
+    ("virtio-blk-pci", DISK),
+    ("virtio-gpu-pci", DISPLAY),
+    ("virtio-keyboard-pci", Fate::LeftOut),
+    ("virtio-net-device", NIC),
+    ("virtio-net-pci", NIC),
+    ("virtio-rng-device", Fate::LeftOut),
+    ("virtio-rng-pci", Fate::LeftOut),
+    ("virtio-scsi-pci", Fate::LeftOut),
+    ("virtio-serial-device", Fate::LeftOut),
+    ("virtio-serial-pci", Fate::LeftOut),
+    ("virtio-tablet-pci", Fate::LeftOut),
+    ("virtio-vga", DISPLAY),
+    ("virtserialport", Fate::LeftOut),
+    ("vmxnet3", NIC),
+    ("xen-console", Fate::Console),
+    ("xen-disk", DISK),
+];
+
+/// Properties of the devices that become a PV console, beside `chardev`.
+const CONSOLE_PROPS: [&str; 12] = [
+    "addr",
+    "bus",
+    "id",
+    "index",
+    "iobase",
+    "irq",
+    "multifunction",
+    "name",
+    "nr",
+    "prog_if",
+    "romfile",
+    "wakeup",
+];
+
+impl DeviceOptions {
+    pub(super) fn listing(&self) -> Option<Listing> {
+        let row = |(name, fate): &(&'static str, Fate)| match fate {
+            Fate::Console => Some((*name, "the PV console: chardev=ID")),
+            Fate::LeftOut => Some((*name, "taken; the guest does not see it")),
+            Fate::Refused(_) => None,
+        };
+        self.device.iter().any(asks_help).then(|| Listing {
+            title: "Devices:",
+            rows: DEVICES.iter().filter_map(row).collect(),
+        })
+    }
+
+    pub(super) fn apply(&self, config: &mut VmConfig) -> Result<(), CliError> {
+        for value in &self.device {
+            let value = text("device", value)?;
+            let mut keys = KeyVals::parse_or_json(value, Some("driver"))
+                .map_err(CliError::in_value("device"))?;
+            let driver = keys
+                .need_text("driver", "NAME")
+                .map_err(CliError::in_value("device"))?;
+            match fate(&driver)? {
+                Fate::Console => {
+                    let console = console(keys).map_err(CliError::in_value("device"))?;
+                    config.consoles.push(console);
+                }
+                Fate::LeftOut => {
+                    config
+                        .notes
+                        .push(format!("-device: the guest does not see {driver}"));
+                }
+                Fate::Refused(what) => {
+                    return Err(CliError::UnsupportedValue {
+                        option: "device",
+                        value: driver,
+                        what,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn fate(driver: &str) -> Result<Fate, CliError> {
+    if let Some((_, fate)) = DEVICES.iter().find(|(known, _)| *known == driver) {
+        return Ok(*fate);
+    }
+    let problem = match nearest(driver, DEVICES.iter().map(|(known, _)| *known)) {
+        Some(near) => format!("is not a device; did you mean '{near}'?"),
+        None => "is not a device; '-device help' lists them".to_owned(),
+    };
+    Err(CliError::Invalid {
+        option: "device",
+        value: driver.to_owned(),
+        problem,
+    })
+}
+
+fn console(mut keys: KeyVals) -> Result<ConsoleConfig, KeyvalError> {
+    let chardev = keys.need_text("chardev", "ID")?;
+    keys.accept(&CONSOLE_PROPS);
+    keys.finish()?;
+    Ok(ConsoleConfig { chardev })
+}
