@@ -1,2 +1,47 @@
-//! Under construction.
+//! The emulator: the half of xenner that runs in the guest's ring 0.
+//!
+//! A PV kernel runs in ring 3. Its system calls and exceptions, its hypercalls and its
+//! page-table updates are answered here, without leaving the guest; what needs the host goes
+//! to the VMM through a mailbox (`vmm`). Built twice: as the image for ring 0 (target
+//! `x86_64-unknown-none`), and as an ordinary library for the host, where the page-table,
+//! descriptor and decoding rules are unit-tested.
 #![no_std]
+
+#[cfg(target_os = "none")]
+pub mod arch;
+#[cfg(target_os = "none")]
+pub mod boot;
+pub mod decode;
+pub mod descriptors;
+#[cfg(target_os = "none")]
+pub mod event;
+#[cfg(target_os = "none")]
+pub mod hypercall;
+pub mod mem;
+pub mod mmu;
+#[cfg(target_os = "none")]
+pub mod percpu;
+#[cfg(target_os = "none")]
+pub mod smp;
+#[cfg(target_os = "none")]
+pub mod time;
+#[cfg(target_os = "none")]
+pub mod trap;
+#[cfg(target_os = "none")]
+pub mod vmm;
+
+/// Spins until `done`, serving other vcpus' requests meanwhile.
+#[cfg(target_os = "none")]
+pub(crate) fn spin(done: impl Fn() -> bool) {
+    smp::spin(done);
+}
+#[cfg(not(target_os = "none"))]
+pub(crate) fn spin(_done: impl Fn() -> bool) {
+    core::hint::spin_loop();
+}
+
+/// After an entry of an upper-level table went away or changed.
+pub(crate) fn flush_all_after_upper_change() {
+    #[cfg(target_os = "none")]
+    smp::flush_tlb(smp::Targets::All);
+}

@@ -1,3 +1,5 @@
-//! Under construction.
-#![cfg_attr(not(test), no_std, no_main)]
-#[cfg(test)] fn main(){}
+//! The ring-0 image: nothing but an anchor for the library's entry code.
+#![no_std]
+#![no_main]
+
+use xenner_emu as _;

@@ -1,0 +1,564 @@
+//! Ways into ring 0 and out of it.
+//!
+//! Three short ways take the bulk of all transitions without saving what they do
+//! not touch: hypercalls, system calls of guest user mode, page faults of guest user
+//! mode. All else goes through `common_entry`, which saves a whole
+//! [`Regs`](xenner_emu_abi::mailbox::Regs) and calls Rust.
+//!
+//! Rules that hold throughout:
+//! - Ring 0 runs with interrupts off, except at the one `hlt` of `idle_wait`.
+//! - On entry from ring 3 the stack pointer is the vcpu record's address less what
+//!   the CPU pushed, so fields are addressed from the stack pointer.
+//! - Only `iretq` to ring 3 leaves; nothing returns from ring 0 to ring 0 by `iretq`,
+//!   because interpreted ring 0 does not know that.
+//! - Every access to guest-virtual memory stands in the exception table.
+
+use core::arch::global_asm;
+use core::mem::offset_of;
+
+use xenner_emu_abi::layout::{HOLE_SHIFT, HOLE_TAG, TRAMPOLINE_VA};
+
+use crate::percpu::Vcpu;
+
+global_asm!(
+    r#"
+    .macro EX from, to
+    .pushsection .extable, "a"
+    .quad \from, \to
+    .popsection
+    .endm
+
+    # ---- start ---------------------------------------------------------------
+    .section .text.entry, "ax"
+    .globl emu_start
+emu_start:                              # rdi: vcpu number
+    xor ebp, ebp
+    call {start}
+    ud2
+
+    # ---- hypercalls ----------------------------------------------------------
+    # SYSCALL on hosts where it reaches ring 0; the vcpu's stub saved rsp and loaded ours.
+    .globl syscall_entry
+    .p2align 6
+syscall_entry:                          # rsp: vcpu record
+    cmp byte ptr [rsp + {MODE}], 0
+    je 20f
+    cmp eax, 23
+    je 30f
+    push 0xe02b
+    push qword ptr [rsp + 8 + {SCRATCH_RSP}]
+    push r11
+    push 0xe033
+    push rcx
+    sub rsp, 8
+hypercall:                              # rsp: vcpu record - 48: error, rip, cs, rflags, rsp, ss
+    push rdi
+    push rsi
+    push rdx
+    push rcx
+    push rax
+    push r8
+    push r9
+    push r10
+    cmp rax, 64
+    jae 12f
+    shl qword ptr [rsp + 112 + {TRACE}], 8
+    mov byte ptr [rsp + 112 + {TRACE}], al
+    inc qword ptr [rsp + rax*8 + 112 + {HYPERCALLS}]
+    mov rcx, r10
+    lea r11, [rip + {table}]
+    call [r11 + rax*8]
+15:
+    mov rcx, [rsp + 112 + {INFO}]
+    cmp word ptr [rcx], 1
+    je 13f
+    pop r10
+    pop r9
+    pop r8
+    add rsp, 16
+    pop rdx
+    pop rsi
+    pop rdi
+    add rsp, 8
+hypercall_iretq:
+    iretq
+    EX hypercall_iretq, iret_fault
+12:
+    mov rax, -38                        # ENOSYS
+    jmp 15b
+13:                                     # an event is to be delivered: the whole frame
+    mov [rsp + 24], rax
+    push r11
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    mov rdi, rsp
+    sub rsp, 8
+    call {upcall}
+    add rsp, 8
+    jmp return_to_guest
+
+    # Hypercalls that want the guest's whole frame: called from the table.
+    .globl hypercall_with_regs
+hypercall_with_regs:
+    add rsp, 8                          # back to the light frame
+    push r11
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    mov rdi, rsp
+    sub rsp, 8
+    call {hypercall_full}
+    add rsp, 8
+    jmp return_to_guest
+
+    # The iret hypercall. Guest stack: rax, r11, rcx, flags, rip, cs, rflags, rsp, ss.
+30:
+    mov rcx, [rsp + {SCRATCH_RSP}]
+    sub rsp, 40
+iret_hypercall:                         # rsp: vcpu record - 40; rcx: guest rsp
+    shl qword ptr [rsp + 40 + {TRACE}], 8
+    mov byte ptr [rsp + 40 + {TRACE}], 23
+    inc qword ptr [rsp + 23*8 + 40 + {HYPERCALLS}]
+    mov rax, rcx
+    shr rax, {HOLE_SHIFT}
+    cmp eax, {HOLE_TAG}
+    je bad_iret_frame
+    mov rax, [rsp + 40 + {INFO}]
+31: mov r11, [rcx + 48]
+    EX 31b, bad_iret_frame
+    and r11d, 0x00244fd7                # ID AC RF NT OF DF IF TF SF ZF AF PF CF (and bit 1)
+    bt r11d, 9
+    setnc byte ptr [rax + 1]
+    or r11d, 0x202
+    mov [rsp + 16], r11
+32: mov r11, [rcx + 32]
+    EX 32b, bad_iret_frame
+    mov [rsp], r11
+33: mov r11, [rcx + 56]
+    EX 33b, bad_iret_frame
+    mov [rsp + 24], r11
+34: movzx r11d, word ptr [rcx + 64]
+    EX 34b, bad_iret_frame
+    or r11d, 3
+    mov [rsp + 32], r11
+35: movzx r11d, word ptr [rcx + 40]
+    EX 35b, bad_iret_frame
+    cmp byte ptr [rsp + 40 + {NMI_BLOCKED}], 0
+    jne 44f
+41: cmp word ptr [rax], 1
+    je 43f
+36: test byte ptr [rcx + 25], 1         # VGCF_in_syscall
+    EX 36b, bad_iret_frame
+    jne 43f
+    test r11d, 3
+    jz 42f
+    or r11d, 3
+    mov [rsp + 8], r11
+    # to guest user mode
+    cmp qword ptr [rsp + 40 + {USER_CR3}], 0
+    je no_user_base
+37: mov rax, [rcx + 8]
+    EX 37b, bad_iret_frame
+    mov [rsp + 40 + {SCRATCH_A}], rax
+38: mov rax, [rcx]
+    EX 38b, bad_iret_frame
+39: mov rcx, [rcx + 16]
+    EX 39b, bad_iret_frame
+    mov byte ptr [rsp + 40 + {MODE}], 0
+    swapgs
+    mov r11, [rsp + 40 + {USER_CR3}]
+    mov cr3, r11
+    mov r11, [rsp + 40 + {SCRATCH_A}]
+iret_iretq:
+    iretq
+    EX iret_iretq, iret_fault
+42:                                     # to guest kernel mode
+    or r11d, 3
+    mov [rsp + 8], r11
+45: mov rax, [rcx]
+    EX 45b, bad_iret_frame
+46: mov r11, [rcx + 8]
+    EX 46b, bad_iret_frame
+47: mov rcx, [rcx + 16]
+    EX 47b, bad_iret_frame
+iret_kernel_iretq:
+    iretq
+    EX iret_kernel_iretq, iret_fault
+44: mov byte ptr [rsp + 40 + {NMI_BLOCKED}], 0
+    jmp 41b
+43:                                     # an event is pending, or sysret semantics: Rust does it
+    mov [rsp + 8], r11
+    push 0
+48: mov rax, [rcx + 24]
+    EX 48b, bad_iret_frame
+    mov [rsp], eax                      # the frame's flags travel in the error slot
+49: mov rax, [rcx]
+    EX 49b, bad_iret_frame
+50: mov r11, [rcx + 8]
+    EX 50b, bad_iret_frame
+51: mov rcx, [rcx + 16]
+    EX 51b, bad_iret_frame
+    push rdi
+    push rsi
+    push rdx
+    push rcx
+    push rax
+    push r8
+    push r9
+    push r10
+    push r11
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    mov rdi, rsp
+    sub rsp, 8
+    call {iret_slow}
+    add rsp, 8
+    jmp return_to_guest
+
+    # ---- system calls of guest user mode ------------------------------------
+20:                                     # rsp: vcpu record; user rsp in SCRATCH_RSP
+    mov [rsp + {SCRATCH_A}], rax
+    mov [rsp + {SCRATCH_B}], rdx
+    mov rax, [rsp + {INFO}]
+    cmp byte ptr [rax + 1], 0
+    jne 26f
+    cmp qword ptr [rsp + {FAST_SYSCALL}], 0
+    je 26f
+    mov byte ptr [rax + 1], 1
+    mov rax, [rsp + {KERNEL_CR3}]
+    mov cr3, rax
+    swapgs
+    mov byte ptr [rsp + {MODE}], 1
+    mov rax, [rsp + {KERNEL_SP}]
+    mov rdx, [rsp + {SCRATCH_RSP}]
+21: mov qword ptr [rax - 8], 0xe02b
+    EX 21b, bad_stack
+22: mov qword ptr [rax - 56], rcx
+    EX 22b, bad_stack
+23: mov [rax - 16], rdx
+    EX 23b, bad_stack
+    mov [rax - 24], r11
+    mov qword ptr [rax - 32], 0xe033
+    mov [rax - 40], rcx
+    mov [rax - 48], r11
+    sub rax, 56
+    mov rdx, [rsp + {SCRATCH_B}]
+    push 0xe02b
+    push rax
+    push 0x202
+    push 0xe033
+    push qword ptr [rsp + 32 + {FAST_SYSCALL}]
+    mov rax, [rsp + 40 + {SCRATCH_A}]
+user_syscall_iretq:
+    iretq
+    EX user_syscall_iretq, iret_fault
+26:                                     # the general way: pseudo vector 256
+    mov rax, [rsp + {SCRATCH_A}]
+    mov rdx, [rsp + {SCRATCH_B}]
+    push 0xe02b
+    push qword ptr [rsp + 8 + {SCRATCH_RSP}]
+    push r11
+    push 0xe033
+    push rcx
+    push 0
+    mov dword ptr [rsp + 4], 256
+    jmp common_entry
+
+    # SYSCALL of compatibility mode (pseudo vector 257) and SYSENTER (258).
+    .globl syscall32_entry
+syscall32_entry:
+    push 0xe02b
+    push qword ptr [rsp + 8 + {SCRATCH_RSP}]
+    push r11
+    push 0xe023
+    push rcx
+    push 0
+    mov dword ptr [rsp + 4], 257
+    jmp common_entry
+    .globl sysenter_entry
+sysenter_entry:                         # rsp: vcpu record (SYSENTER_ESP)
+    push 0xe02b
+    push 0
+    pushfq
+    or qword ptr [rsp], 0x200
+    push 3
+    push 0
+    push 0
+    mov dword ptr [rsp + 4], 258
+    jmp common_entry
+
+    # ---- general protection -------------------------------------------------
+    .globl gp_entry
+    .p2align 6
+gp_entry:                               # error, rip, cs, rflags, rsp, ss
+    test byte ptr [rsp + 16], 3
+    jz 69f
+    cmp byte ptr [rsp + 48 + {MODE}], 0
+    je 64f
+    push rax
+    mov rax, [rsp + 16]
+    cmp word ptr [rsp + 8], 0           # error code
+    jne 68f
+61: cmp word ptr [rax], 0x05f4          # a patched hypercall site: hlt, 05
+    EX 61b, gp_general
+    jne 62f
+    pop rax
+    add qword ptr [rsp + 8], 2
+    cmp eax, 23
+    jne hypercall
+    mov rcx, [rsp + 32]
+    add rsp, 8
+    jmp iret_hypercall
+62: cmp byte ptr [rax], 0xfa            # cli: no effect
+    jne 68f
+    pop rax
+    inc qword ptr [rsp + 8]
+    add rsp, 8
+gp_cli_iretq:
+    iretq
+    EX gp_cli_iretq, iret_fault
+gp_general:
+68: pop rax
+69: mov dword ptr [rsp + 4], 13
+    jmp common_entry
+64:                                     # guest user mode
+    cmp dword ptr [rsp + 8], {TRAMP_LO}
+    jne 69b
+    cmp dword ptr [rsp + 12], {TRAMP_HI}
+    jne 69b
+    # SYSCALL that stayed in ring 3: rcx and r11 are as SYSCALL leaves them
+    push qword ptr [rsp + 32]
+    pop qword ptr [rsp + 48 + {SCRATCH_RSP}]
+    add rsp, 48
+    jmp 20b
+
+    # ---- page faults --------------------------------------------------------
+    .globl pf_entry
+    .p2align 6
+pf_entry:
+    test byte ptr [rsp + 16], 3
+    jz 79f
+    cmp byte ptr [rsp + 48 + {MODE}], 0
+    jne 79f
+    mov [rsp + 48 + {SCRATCH_A}], rax
+    mov [rsp + 48 + {SCRATCH_B}], rdx
+    mov rax, [rsp + 48 + {INFO}]
+    cmp byte ptr [rax + 1], 0
+    jne 78f
+    cmp qword ptr [rsp + 48 + {FAST_PF}], 0
+    je 78f
+    mov rdx, cr2
+    mov [rax + 16], rdx
+    mov byte ptr [rax + 1], 1
+    mov rax, [rsp + 48 + {KERNEL_CR3}]
+    mov cr3, rax
+    swapgs
+    mov byte ptr [rsp + 48 + {MODE}], 1
+    mov rax, [rsp + 48 + {KERNEL_SP}]
+    mov rdx, [rsp + 40]
+71: mov [rax - 8], rdx
+    EX 71b, bad_stack
+72: mov [rax - 64], rcx
+    EX 72b, bad_stack
+    mov rdx, [rsp + 32]
+    mov [rax - 16], rdx
+    mov rdx, [rsp + 24]
+    mov [rax - 24], rdx
+    mov rdx, [rsp + 16]
+    mov [rax - 32], rdx
+    mov rdx, [rsp + 8]
+    mov [rax - 40], rdx
+    mov edx, [rsp]
+    and edx, ~8                         # reserved bits are the host's affair
+    mov [rax - 48], rdx
+    mov [rax - 56], r11
+    sub rax, 64
+    mov [rsp + 32], rax
+    mov rax, [rsp + 48 + {FAST_PF}]
+    mov [rsp + 8], rax
+    mov qword ptr [rsp + 16], 0xe033
+    mov qword ptr [rsp + 24], 0x202
+    mov qword ptr [rsp + 40], 0xe02b
+    mov rax, [rsp + 48 + {SCRATCH_A}]
+    mov rdx, [rsp + 48 + {SCRATCH_B}]
+    add rsp, 8
+pf_iretq:
+    iretq
+    EX pf_iretq, iret_fault
+78: mov rax, [rsp + 48 + {SCRATCH_A}]
+    mov rdx, [rsp + 48 + {SCRATCH_B}]
+79: mov dword ptr [rsp + 4], 14
+    # fall through
+
+    # ---- everything else ----------------------------------------------------
+    .globl common_entry
+common_entry:                           # error and vector, rip, cs, rflags, rsp, ss
+    push rdi
+    push rsi
+    push rdx
+    push rcx
+    push rax
+    push r8
+    push r9
+    push r10
+    push r11
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    cld
+    mov rdi, rsp
+    sub rsp, 8
+    test byte ptr [rsp + 144], 3
+    jz 91f
+    call {trap}
+    add rsp, 8
+    .globl return_to_guest
+return_to_guest:
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rax
+    pop rcx
+    pop rdx
+    pop rsi
+    pop rdi
+    add rsp, 8
+common_iretq:
+    iretq
+    EX common_iretq, iret_fault
+91:                                     # from ring 0
+    call {trap_ring0}
+    add rsp, 8
+    test rax, rax
+    jz 92f
+    mov rsp, rax
+    test al, 1
+    jz idle_resume
+    dec rsp
+    jmp return_to_guest
+92:                                     # go on at the fix-up; its address is on the old stack
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rax
+    pop rcx
+    pop rdx
+    pop rsi
+    pop rdi
+    mov rsp, [rsp + 32]
+    ret
+
+    # Fix-ups that Rust knows by address and that are never jumped to after a fault.
+    .globl bad_stack
+    .globl iret_fault
+bad_stack:
+iret_fault:
+    ud2
+    # These two are jumped to as well.
+    .globl bad_iret_frame
+bad_iret_frame:
+    mov edi, 3
+    jmp {fatal}
+    .globl no_user_base
+no_user_base:
+    mov edi, 4
+    jmp {fatal}
+
+    # Sleep until an interrupt. rdi: where to save the stack pointer.
+    .globl idle_wait
+idle_wait:
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    mov [rdi], rsp
+    sti
+    hlt
+    cli
+idle_resume:
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    ret
+
+    # ---- one stub a vector --------------------------------------------------
+    .globl vector_stubs
+    .p2align 4
+vector_stubs:
+    .set vec, 0
+    .rept 256
+    .p2align 4
+    .if vec == 13
+    jmp gp_entry
+    .elseif vec == 14
+    jmp pf_entry
+    .elseif vec == 8 || vec == 10 || vec == 11 || vec == 12 || vec == 17 || vec == 21 || vec == 29 || vec == 30
+    mov dword ptr [rsp + 4], vec
+    jmp common_entry
+    .else
+    push 0
+    mov dword ptr [rsp + 4], vec
+    jmp common_entry
+    .endif
+    .set vec, vec + 1
+    .endr
+    "#,
+    start = sym crate::boot::start,
+    table = sym crate::hypercall::TABLE,
+    upcall = sym crate::trap::upcall_after_hypercall,
+    hypercall_full = sym crate::hypercall::with_regs,
+    iret_slow = sym crate::trap::iret_slow,
+    trap = sym crate::trap::from_guest,
+    trap_ring0 = sym crate::trap::from_ring0,
+    fatal = sym crate::trap::fatal,
+    MODE = const offset_of!(Vcpu, kernel_mode),
+    SCRATCH_RSP = const offset_of!(Vcpu, scratch_rsp),
+    SCRATCH_A = const offset_of!(Vcpu, scratch_a),
+    SCRATCH_B = const offset_of!(Vcpu, scratch_b),
+    KERNEL_CR3 = const offset_of!(Vcpu, kernel_cr3),
+    USER_CR3 = const offset_of!(Vcpu, user_cr3),
+    KERNEL_SP = const offset_of!(Vcpu, kernel_sp),
+    INFO = const offset_of!(Vcpu, info),
+    FAST_SYSCALL = const offset_of!(Vcpu, fast_syscall),
+    FAST_PF = const offset_of!(Vcpu, fast_pf),
+    TRACE = const offset_of!(Vcpu, trace),
+    HYPERCALLS = const offset_of!(Vcpu, hypercalls),
+    NMI_BLOCKED = const offset_of!(Vcpu, nmi_blocked),
+    HOLE_SHIFT = const HOLE_SHIFT,
+    HOLE_TAG = const HOLE_TAG,
+    TRAMP_LO = const TRAMPOLINE_VA as u32 as i32,
+    TRAMP_HI = const (TRAMPOLINE_VA >> 32) as u32 as i32,
+);

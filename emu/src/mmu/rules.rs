@@ -1,0 +1,67 @@
+//! Which entries a table of each level may hold, and what is added to them.
+
+use xenner_emu_abi::frame::{self, TYPE_NONE};
+use xenner_emu_abi::pte::{self, A, G, P, PCD, PSE, PWT, RW, US};
+use xenner_xen_abi::errno::{EBUSY, EINVAL};
+
+use crate::mem::{boot_info, frame_record};
+
+/// Bits that no present L1 entry may have: caching attributes and reserved address bits.
+const L1_FORBIDDEN: u64 = PCD | PWT | PSE | 0x7ff0_0000_0000_0000 & !AVAILABLE;
+/// Bits that no present entry of L2-L4 may have.
+const UPPER_FORBIDDEN: u64 = PSE | G | PCD | PWT | 0x7ff0_0000_0000_0000 & !AVAILABLE;
+/// Bits 52-58: the guest's own.
+const AVAILABLE: u64 = 0x07f0_0000_0000_0000;
+
+/// Whether a frame is memory of the domain.
+pub fn owned(mfn: u64) -> bool {
+    let info = boot_info();
+    mfn < info.nr_frames && frame_record(mfn).load(Relaxed) & frame::NOT_OWNED == 0
+}
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Whether a frame is one that the VMM shares with the guest.
+pub fn shared(mfn: u64) -> bool {
+    let info = boot_info();
+    mfn >= info.shared_start && mfn < info.shared_end
+}
+
+/// Checks a new L1 entry and returns it as it is to be stored.
+///
+/// # Errors
+/// EINVAL for forbidden bits or a frame that is not the domain's; EBUSY for a writable
+/// mapping of a page table or descriptor page.
+#[inline]
+pub fn l1(entry: u64) -> Result<u64, i64> {
+    if entry & P == 0 {
+        return Ok(entry);
+    }
+    if entry & L1_FORBIDDEN != 0 {
+        return Err(EINVAL);
+    }
+    let mfn = pte::mfn(entry);
+    if mfn < boot_info().nr_frames {
+        let record = frame_record(mfn).load(Relaxed);
+        if record & frame::NOT_OWNED != 0 {
+            return Err(EINVAL);
+        }
+        if entry & RW != 0 && frame::kind(record) != TYPE_NONE {
+            return Err(EBUSY);
+        }
+    } else if !shared(mfn) {
+        return Err(EINVAL);
+    }
+    Ok(entry | US)
+}
+
+/// Checks the bits of a new present entry of a table of `level` 2-4 and returns it as it is
+/// to be stored. The frame it names is the caller's affair.
+///
+/// # Errors
+/// EINVAL for forbidden bits.
+pub fn upper(entry: u64, level: u32) -> Result<u64, i64> {
+    if entry & UPPER_FORBIDDEN != 0 {
+        return Err(EINVAL);
+    }
+    Ok(entry | US | if level == 4 { A } else { 0 })
+}

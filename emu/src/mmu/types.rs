@@ -1,0 +1,186 @@
+//! Types of frames: taking and dropping references, validating whole tables.
+//!
+//! All of it runs under the domain's MMU lock ([`lock`]).
+
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use xenner_emu_abi::frame::{self, COUNT_ONE, PINNED, TYPE_L1, TYPE_L4, TYPE_NONE, TYPE_SEGDESC};
+use xenner_emu_abi::layout::{HOLE_END_SLOT, HOLE_FIRST_SLOT};
+use xenner_emu_abi::pte::{self, P};
+use xenner_xen_abi::errno::{EBUSY, EINVAL};
+
+use super::rules;
+use crate::mem::{boot_info, entry, frame_record, next_used};
+
+static LOCK: AtomicBool = AtomicBool::new(false);
+
+/// Proof that the MMU lock is held.
+#[derive(Debug)]
+pub struct MmuLock(());
+
+/// Takes the MMU lock; spins with TLB flush requests served.
+pub fn lock() -> MmuLock {
+    while LOCK.swap(true, Acquire) {
+        crate::spin(|| !LOCK.load(Relaxed));
+    }
+    MmuLock(())
+}
+
+impl Drop for MmuLock {
+    fn drop(&mut self) {
+        LOCK.store(false, Release);
+    }
+}
+
+/// Takes a reference to a frame as a page table of `kind` (the level) or as a descriptor
+/// page, validating it if it has no type yet.
+///
+/// # Errors
+/// EINVAL if the frame is not the domain's or its content is not allowed; EBUSY if it has
+/// another type.
+pub fn get(lock: &MmuLock, mfn: u64, kind: u32) -> Result<(), i64> {
+    if !rules::owned(mfn) {
+        return Err(EINVAL);
+    }
+    let slot = frame_record(mfn);
+    let record = slot.load(Relaxed);
+    if frame::kind(record) == kind {
+        slot.store(record + COUNT_ONE, Relaxed);
+        return Ok(());
+    }
+    if frame::kind(record) != TYPE_NONE {
+        return Err(EBUSY);
+    }
+    // typed first, so that a table that maps itself writable is found out
+    slot.store(record | kind | COUNT_ONE, Release);
+    let valid = match kind {
+        TYPE_L1 => validate_l1(mfn),
+        TYPE_SEGDESC => crate::descriptors::validate_page(mfn),
+        level => validate_upper(lock, mfn, level),
+    };
+    if valid.is_err() {
+        slot.store(record, Release);
+    }
+    valid
+}
+
+/// Drops a reference to a frame's type; with the last one the type ends.
+pub fn put(lock: &MmuLock, mfn: u64) {
+    let slot = frame_record(mfn);
+    let record = slot.load(Relaxed);
+    if frame::count(record) == 0 {
+        return;
+    }
+    let record = record - COUNT_ONE;
+    if frame::count(record) != 0 {
+        slot.store(record, Relaxed);
+        return;
+    }
+    let kind = frame::kind(record);
+    if (2..=TYPE_L4).contains(&kind) {
+        drop_entries(lock, mfn, kind, 512);
+    }
+    slot.store(record & !frame::TYPE_MASK, Release);
+}
+
+fn validate_l1(mfn: u64) -> Result<(), i64> {
+    let mut i = next_used(mfn, 0);
+    while i < 512 {
+        let slot = entry(mfn, i);
+        let old = slot.load(Relaxed);
+        let new = rules::l1(old).map_err(|_| EINVAL)?;
+        if new != old {
+            slot.store(new, Relaxed);
+        }
+        i = next_used_quick(mfn, i + 1);
+    }
+    Ok(())
+}
+
+/// [`next_used`], with the common case of an adjacent entry first.
+#[inline]
+fn next_used_quick(mfn: u64, i: usize) -> usize {
+    if i < 512 && entry(mfn, i).load(Relaxed) != 0 { i } else { next_used(mfn, i) }
+}
+
+fn validate_upper(lock: &MmuLock, mfn: u64, level: u32) -> Result<(), i64> {
+    let mut i = next_used(mfn, 0);
+    while i < 512 {
+        if level == TYPE_L4 && in_hole(i) {
+            i = next_used(mfn, HOLE_END_SLOT);
+            continue;
+        }
+        let slot = entry(mfn, i);
+        let old = slot.load(Relaxed);
+        if old & P != 0 {
+            let new =
+                rules::upper(old, level).and_then(|new| get(lock, pte::mfn(old), level - 1).map(|()| new));
+            match new {
+                Ok(new) => slot.store(new, Relaxed),
+                Err(_) => {
+                    drop_entries(lock, mfn, level, i);
+                    return Err(EINVAL);
+                }
+            }
+        }
+        i = next_used(mfn, i + 1);
+    }
+    if level == TYPE_L4 {
+        install_hole(mfn);
+    }
+    Ok(())
+}
+
+/// Drops the references that the entries below `end` of a validated table hold.
+fn drop_entries(lock: &MmuLock, mfn: u64, level: u32, end: usize) {
+    let mut i = next_used(mfn, 0);
+    while i < end {
+        if level == TYPE_L4 && in_hole(i) {
+            i = next_used(mfn, HOLE_END_SLOT);
+            continue;
+        }
+        let e = entry(mfn, i).load(Relaxed);
+        if e & P != 0 {
+            put(lock, pte::mfn(e));
+        }
+        i = next_used(mfn, i + 1);
+    }
+}
+
+/// Whether an L4 slot is the hypervisor's.
+pub fn in_hole(slot: usize) -> bool {
+    (HOLE_FIRST_SLOT..HOLE_END_SLOT).contains(&slot)
+}
+
+fn install_hole(mfn: u64) {
+    for (i, e) in boot_info().hole_l4.iter().enumerate() {
+        entry(mfn, HOLE_FIRST_SLOT + i).store(*e, Relaxed);
+    }
+}
+
+/// Pins a frame as a page table of `level`.
+///
+/// # Errors
+/// EINVAL if it is pinned already, or as for [`get`].
+pub fn pin(lock: &MmuLock, mfn: u64, level: u32) -> Result<(), i64> {
+    if !rules::owned(mfn) || frame_record(mfn).load(Relaxed) & PINNED != 0 {
+        return Err(EINVAL);
+    }
+    get(lock, mfn, level).map_err(|_| EINVAL)?;
+    frame_record(mfn).fetch_or(PINNED, Relaxed);
+    Ok(())
+}
+
+/// Undoes a pin.
+///
+/// # Errors
+/// EINVAL if the frame is not pinned.
+pub fn unpin(lock: &MmuLock, mfn: u64) -> Result<(), i64> {
+    if !rules::owned(mfn) || frame_record(mfn).load(Relaxed) & PINNED == 0 {
+        return Err(EINVAL);
+    }
+    frame_record(mfn).fetch_and(!PINNED, Relaxed);
+    put(lock, mfn);
+    Ok(())
+}
