@@ -1,5 +1,7 @@
 //! What [`VmConfig::validate`] takes and refuses.
 
+use xenner_console::config::{ChardevBackend, ChardevConfig};
+
 use super::*;
 
 fn bootable() -> VmConfig {
