@@ -122,7 +122,7 @@ const FOREIGN: &[Foreign] = &[
     ),
     only(
         "object",
-        "TYPE,id=ID[,...]",
+        "secret|rng-random|iothread,id=ID[,...]",
         "qom-type",
         IDLE_OBJECTS,
         "Such objects are",
@@ -162,7 +162,11 @@ const FOREIGN: &[Foreign] = &[
     refused("pflash", Some("FILE"), "Firmware images are"),
     refused("bios", Some("FILE"), "Firmware images are"),
     refused("snapshot", None, "Disks are"),
-    refused("netdev", Some("TYPE,id=ID[,...]"), "Network devices are"),
+    refused(
+        "netdev",
+        Some("secret|rng-random|iothread,id=ID[,...]"),
+        "Network devices are",
+    ),
     refused(
         "fsdev",
         Some("DRIVER,id=ID[,...]"),
@@ -208,7 +212,11 @@ const FOREIGN: &[Foreign] = &[
     refused("option-rom", Some("FILE"), "Firmware images are"),
     refused("dtb", Some("FILE"), "Device trees are"),
     refused("shim", Some("FILE"), "The EFI shim loader is"),
-    refused("tpmdev", Some("TYPE,id=ID[,...]"), "TPM devices are"),
+    refused(
+        "tpmdev",
+        Some("secret|rng-random|iothread,id=ID[,...]"),
+        "TPM devices are",
+    ),
     refused("icount", Some("KEYS"), "Counting instructions is"),
     refused("trace", Some("PATTERN"), "Tracing is"),
     refused("preconfig", None, "Configuration by a monitor is"),

@@ -13,8 +13,12 @@ use crate::config::{Flavour, HvLog, VmConfig, XenstoreSocket};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Xen options")]
 pub(super) struct OwnOptions {
-    /// Sets what QEMU has no option for ('-xenner help' lists the keys).
-    #[arg(long, value_name = "key=value[,key=value...]")]
+    /// Sets what QEMU has no option for ('-xenner help' explains the keys).
+    #[arg(
+        long,
+        value_name = "[flavour=auto|hardware|pvm][,xenstore=PATH|on|off]\
+                      [,hvlog=console|off|file:PATH|ID][,stats=on|off][,dumpdir=DIR]"
+    )]
     xenner: Vec<OsString>,
 }
 
