@@ -2,7 +2,22 @@
 //! running domain.
 //!
 //! Nothing here knows Xen or KVM. The PV console backend moves bytes between a guest's ring and a
-//! character device.
+//! [`Chardev`].
 
+mod chardev;
+pub mod client;
 pub mod config;
+mod endpoint;
+mod error;
+mod fdpass;
+mod mux;
+mod outqueue;
 pub mod rundir;
+pub mod tty;
+
+pub use chardev::{Chardev, ChardevEvent, ChardevOptions};
+pub use endpoint::Listener;
+pub use error::ChardevError;
+pub use fdpass::{FdSource, InheritedFds, fdset_number};
+pub use mux::ESCAPE;
+pub use outqueue::{BOUND, SCROLLBACK};

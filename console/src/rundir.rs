@@ -9,8 +9,7 @@ use std::path::PathBuf;
 pub const CONSOLE: &str = "console";
 
 /// The run directory of the domain `name`: `/run/xenner/NAME` for root, otherwise
-/// `$XDG_RUNTIME_DIR/xenner/NAME` (or `/tmp/xenner-UID/NAME` where that variable is missing, as on
-/// machines without a session manager).
+/// `$XDG_RUNTIME_DIR/xenner/NAME`, with `/run/user/UID` where that variable is missing.
 ///
 /// The name must have passed [`check_name`].
 pub fn run_dir(name: &str) -> PathBuf {
