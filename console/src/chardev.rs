@@ -71,7 +71,10 @@ pub struct ChardevOptions {
 
 impl Default for ChardevOptions {
     fn default() -> Self {
-        Self { escape: mux::ESCAPE, break_byte: 0x0f }
+        Self {
+            escape: mux::ESCAPE,
+            break_byte: 0x0f,
+        }
     }
 }
 
@@ -109,7 +112,10 @@ impl Chardev {
         };
         let endpoint = open_endpoint(config, fds)?;
         let mux = config.mux.then(|| Mux::new(options.escape));
-        let failed = |source| ChardevError::Events { id: config.id.clone(), source };
+        let failed = |source| ChardevError::Events {
+            id: config.id.clone(),
+            source,
+        };
         Self::assemble(&config.id, endpoint, mux, log, options.break_byte).map_err(failed)
     }
 
@@ -250,8 +256,14 @@ impl Chardev {
     /// Does what the descriptor's readiness asks for: takes new connections, notices lost ones, sends
     /// queued output, handles escape keys. Afterwards the caller reads and writes as it can.
     pub fn dispatch(&mut self) {
-        let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 4];
-        let none = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut events = [Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        }; 4];
+        let none = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         let ready = retry(|| epoll::wait(&self.epoll, &mut events, Some(&none))).unwrap_or(0);
         for event in &events[..ready.min(events.len())] {
             // The structure is packed: its fields are copied before they are used.
@@ -301,7 +313,9 @@ impl Chardev {
 
     /// Adds bytes to a ring buffer as the monitor's `ringbuf-write` does; false for other ends.
     pub fn ringbuf_write(&mut self, data: &[u8]) -> bool {
-        self.endpoint.ringbuf().is_some_and(|ring| ring.write(data) == data.len())
+        self.endpoint
+            .ringbuf()
+            .is_some_and(|ring| ring.write(data) == data.len())
     }
 
     /// Reads the terminal of a multiplexed end, as far as there is room.
@@ -360,7 +374,8 @@ impl Chardev {
         }
         self.was_connected = connected;
         // An end that flaps while nobody asks for events must not pile them up.
-        self.events.retain(|event| !matches!(event, ChardevEvent::Opened | ChardevEvent::Closed));
+        self.events
+            .retain(|event| !matches!(event, ChardevEvent::Opened | ChardevEvent::Closed));
         if connected {
             self.events.push(ChardevEvent::Opened);
             self.out.start_replay();
@@ -377,7 +392,10 @@ impl Chardev {
             Some(_) => self.typed.len() < TYPED_BOUND,
             None => self.wants_input,
         };
-        let want = Want { read, write: !self.out.is_empty() };
+        let want = Want {
+            read,
+            write: !self.out.is_empty(),
+        };
         let mut watched = Vec::with_capacity(self.watched.len());
         for watch in self.endpoint.watches(want).into_iter().flatten() {
             let known = self.watched.iter().find(|(token, _)| *token == watch.token);
@@ -439,7 +457,10 @@ impl Drop for Chardev {
                 return;
             }
             self.sync();
-            let timeout = Timespec { tv_sec: 0, tv_nsec: left.subsec_nanos().min(50_000_000).into() };
+            let timeout = Timespec {
+                tv_sec: 0,
+                tv_nsec: left.subsec_nanos().min(50_000_000).into(),
+            };
             let mut fds = [PollFd::new(&self.epoll, PollFlags::IN)];
             if retry(|| rustix::event::poll(&mut fds, Some(&timeout))).is_err() {
                 return;
@@ -465,12 +486,12 @@ fn open_endpoint(
                 .and_then(|()| out.flush());
             Box::new(pty)
         }
-        ChardevBackend::Socket { address, role, nodelay } => {
-            Box::new(SocketEnd::open(id, address, *role, *nodelay, fds)?)
-        }
-        ChardevBackend::File { path, append } => {
-            Box::new(open_file(id, path, *append, fds)?)
-        }
+        ChardevBackend::Socket {
+            address,
+            role,
+            nodelay,
+        } => Box::new(SocketEnd::open(id, address, *role, *nodelay, fds)?),
+        ChardevBackend::File { path, append } => Box::new(open_file(id, path, *append, fds)?),
         ChardevBackend::Pipe { path } => Box::new(PipeEnd::open(id, path)?),
         ChardevBackend::Ringbuf { size } => Box::new(RingbufEnd::new(id, *size)?),
         ChardevBackend::Null => Box::new(NullEnd),
@@ -484,7 +505,10 @@ fn open_file(
     fds: &mut dyn FdSource,
 ) -> Result<FileEnd, ChardevError> {
     let file = open_for_output(id, path, append, fds)?;
-    let failed = |source| ChardevError::Events { id: id.to_owned(), source };
+    let failed = |source| ChardevError::Events {
+        id: id.to_owned(),
+        source,
+    };
     FileEnd::new(file, path).map_err(failed)
 }
 

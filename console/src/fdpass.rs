@@ -60,7 +60,10 @@ impl FdSource for InheritedFds {
     }
 
     fn fdset(&mut self, _set: u32) -> io::Result<OwnedFd> {
-        Err(io::Error::new(io::ErrorKind::NotFound, "no such descriptor set"))
+        Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "no such descriptor set",
+        ))
     }
 }
 

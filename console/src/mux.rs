@@ -41,7 +41,12 @@ pub struct Mux {
 impl Mux {
     /// A state machine with this escape key ([`ESCAPE`] if nothing else was asked for).
     pub fn new(escape: u8) -> Self {
-        Self { escape, escaped: false, timestamps: false, line_start: true }
+        Self {
+            escape,
+            escaped: false,
+            timestamps: false,
+            line_start: true,
+        }
     }
 
     /// Whether lines of output get a time stamp.
@@ -53,7 +58,11 @@ impl Mux {
     pub fn typed(&mut self, byte: u8) -> Typed {
         if !std::mem::take(&mut self.escaped) {
             self.escaped = byte == self.escape;
-            return if self.escaped { Typed::Nothing } else { Typed::Byte(byte) };
+            return if self.escaped {
+                Typed::Nothing
+            } else {
+                Typed::Byte(byte)
+            };
         }
         match byte {
             byte if byte == self.escape => Typed::Byte(byte),
@@ -97,7 +106,10 @@ impl Mux {
         let keys = [
             ("h".to_owned(), "show these keys"),
             ("x".to_owned(), "end the domain at once"),
-            ("s".to_owned(), "write temporary disks (snapshot=on) back to their images"),
+            (
+                "s".to_owned(),
+                "write temporary disks (snapshot=on) back to their images",
+            ),
             ("t".to_owned(), "time stamps on or off"),
             ("b".to_owned(), "send a break (then a key: magic sysrq)"),
             ("c".to_owned(), "change between console and monitor"),

@@ -25,7 +25,11 @@ pub(crate) fn open_for_output(
         return fds
             .fdset(set)
             .map(File::from)
-            .map_err(|source| ChardevError::Descriptor { id: id.to_owned(), fd, source });
+            .map_err(|source| ChardevError::Descriptor {
+                id: id.to_owned(),
+                fd,
+                source,
+            });
     }
     OpenOptions::new()
         .write(!append)
@@ -34,7 +38,11 @@ pub(crate) fn open_for_output(
         .truncate(!append)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)
-        .map_err(|source| ChardevError::Open { id: id.to_owned(), path: path.to_owned(), source })
+        .map_err(|source| ChardevError::Open {
+            id: id.to_owned(),
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// A file that gets the output. An error is logged once and the output discarded until writing works
@@ -52,7 +60,13 @@ pub(crate) struct FileEnd {
 impl FileEnd {
     pub(crate) fn new(file: File, path: &Path) -> std::io::Result<Self> {
         let pollable = pollable(&file)?;
-        Ok(Self { file, path: path.to_owned(), token: Token::new(), pollable, failing: false })
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            token: Token::new(),
+            pollable,
+            failing: false,
+        })
     }
 }
 
@@ -84,6 +98,14 @@ impl Endpoint for FileEnd {
 
     fn watches(&self, want: Want) -> Watches<'_> {
         let flags = (self.pollable && want.write).then_some(EventFlags::OUT);
-        [Some(Watch { fd: self.file.as_fd(), token: self.token, flags }), None, None]
+        [
+            Some(Watch {
+                fd: self.file.as_fd(),
+                token: self.token,
+                flags,
+            }),
+            None,
+            None,
+        ]
     }
 }

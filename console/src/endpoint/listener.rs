@@ -51,7 +51,11 @@ impl Listener {
             SocketAddress::Tcp { host, port } => bind_tcp(id, host, *port),
             SocketAddress::Fd(number) => {
                 let fd = take_socket(id, *number, true, fds)?;
-                Ok(Self { fd, name: format!("fd:{number}"), file: None })
+                Ok(Self {
+                    fd,
+                    name: format!("fd:{number}"),
+                    file: None,
+                })
             }
         }
     }
@@ -109,14 +113,22 @@ pub(crate) fn take_socket(
     let mut checked = || -> io::Result<OwnedFd> {
         let fd = fds.take(number)?;
         if rustix::net::sockopt::socket_acceptconn(&fd)? != listening {
-            let what = if listening { "not a listening socket" } else { "not a connected socket" };
+            let what = if listening {
+                "not a listening socket"
+            } else {
+                "not a connected socket"
+            };
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
         let status = rustix::fs::fcntl_getfl(&fd)?;
         rustix::fs::fcntl_setfl(&fd, status | OFlags::NONBLOCK)?;
         Ok(fd)
     };
-    checked().map_err(|source| ChardevError::Descriptor { id: id.to_owned(), fd: number, source })
+    checked().map_err(|source| ChardevError::Descriptor {
+        id: id.to_owned(),
+        fd: number,
+        source,
+    })
 }
 
 /// The addresses of a TCP host; `fallback` stands for an empty one.
@@ -134,7 +146,10 @@ pub(crate) fn resolve(
     };
     let found: Vec<SocketAddr> = (name, port).to_socket_addrs().map_err(failed)?.collect();
     if found.is_empty() {
-        return Err(failed(io::Error::new(io::ErrorKind::NotFound, "the name has no address")));
+        return Err(failed(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the name has no address",
+        )));
     }
     Ok(found)
 }
@@ -162,8 +177,15 @@ fn bind_unix(id: &str, path: &Path) -> Result<Listener, ChardevError> {
         other => other.map_err(|error| failed(error.into()))?,
     }
     let inode = std::fs::symlink_metadata(path).map(|made| (made.dev(), made.ino()));
-    let file = Some(SocketFile { path: path.to_owned(), inode: inode.map_err(failed)? });
-    let this = Listener { fd, name: name.clone(), file };
+    let file = Some(SocketFile {
+        path: path.to_owned(),
+        inode: inode.map_err(failed)?,
+    });
+    let this = Listener {
+        fd,
+        name: name.clone(),
+        file,
+    };
     rustix::net::listen(&this.fd, BACKLOG).map_err(|error| failed(error.into()))?;
     Ok(this)
 }
@@ -171,7 +193,9 @@ fn bind_unix(id: &str, path: &Path) -> Result<Listener, ChardevError> {
 /// Holds an advisory lock on the socket's directory; `None` where that cannot be had, since then
 /// nobody else gets it either.
 fn lock_directory(path: &Path) -> Option<OwnedFd> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = parent.unwrap_or(Path::new("."));
     let fd = rustix::fs::open(directory, flags, Mode::empty()).ok()?;
@@ -188,24 +212,29 @@ fn lock_directory(path: &Path) -> Option<OwnedFd> {
 }
 
 /// Removes the file of a socket that nobody listens on; refuses anything else.
-fn remove_dead_socket(
-    id: &str,
-    path: &Path,
-    address: &SocketAddrUnix,
-) -> Result<(), ChardevError> {
+fn remove_dead_socket(id: &str, path: &Path, address: &SocketAddrUnix) -> Result<(), ChardevError> {
     let is_socket =
         std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     if !is_socket {
-        return Err(ChardevError::NotASocket { id: id.to_owned(), path: path.to_owned() });
+        return Err(ChardevError::NotASocket {
+            id: id.to_owned(),
+            path: path.to_owned(),
+        });
     }
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
         .and_then(|probe| rustix::net::connect(&probe, address));
     if probe != Err(Errno::CONNREFUSED) {
-        return Err(ChardevError::SocketInUse { id: id.to_owned(), path: path.to_owned() });
+        return Err(ChardevError::SocketInUse {
+            id: id.to_owned(),
+            path: path.to_owned(),
+        });
     }
-    std::fs::remove_file(path)
-        .map_err(|source| ChardevError::Open { id: id.to_owned(), path: path.to_owned(), source })
+    std::fs::remove_file(path).map_err(|source| ChardevError::Open {
+        id: id.to_owned(),
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn bind_tcp(id: &str, host: &str, port: u16) -> Result<Listener, ChardevError> {
@@ -219,11 +248,19 @@ fn bind_tcp(id: &str, host: &str, port: u16) -> Result<Listener, ChardevError> {
         match listening {
             Ok((local, listener)) => {
                 let name = format!("tcp:{local}");
-                return Ok(Listener { fd: listener.into(), name, file: None });
+                return Ok(Listener {
+                    fd: listener.into(),
+                    name,
+                    file: None,
+                });
             }
             Err(error) => last = error,
         }
     }
     let address = format!("tcp:{host}:{port}");
-    Err(ChardevError::Listen { id: id.to_owned(), address, source: last })
+    Err(ChardevError::Listen {
+        id: id.to_owned(),
+        address,
+        source: last,
+    })
 }

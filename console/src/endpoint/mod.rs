@@ -64,7 +64,11 @@ impl<'a> Watch<'a> {
         let mut flags = EventFlags::empty();
         flags.set(EventFlags::IN, read);
         flags.set(EventFlags::OUT, write);
-        Self { fd, token, flags: (!flags.is_empty()).then_some(flags) }
+        Self {
+            fd,
+            token,
+            flags: (!flags.is_empty()).then_some(flags),
+        }
     }
 }
 
@@ -140,7 +144,15 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rusti
 /// What `fd` reports at this moment.
 pub(crate) fn poll_now(fd: impl AsFd, flags: PollFlags) -> PollFlags {
     let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), flags)];
-    match retry(|| rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))) {
+    match retry(|| {
+        rustix::event::poll(
+            &mut fds,
+            Some(&Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            }),
+        )
+    }) {
         Ok(_) => fds[0].revents(),
         Err(_) => PollFlags::empty(),
     }
@@ -158,5 +170,8 @@ pub(crate) fn pollable(fd: impl AsFd) -> io::Result<bool> {
 
 /// A descriptor that is always readable, in place of one that epoll cannot watch.
 pub(crate) fn always_ready() -> io::Result<OwnedFd> {
-    Ok(rustix::event::eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+    Ok(rustix::event::eventfd(
+        1,
+        EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+    )?)
 }

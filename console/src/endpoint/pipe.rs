@@ -32,7 +32,13 @@ impl PipeEnd {
         } else {
             (open(id, path)?, open(id, path)?)
         };
-        Ok(Self { input, output, input_token: Token::new(), output_token: Token::new(), gone: false })
+        Ok(Self {
+            input,
+            output,
+            input_token: Token::new(),
+            output_token: Token::new(),
+            gone: false,
+        })
     }
 }
 
@@ -48,7 +54,11 @@ fn open(id: &str, path: &Path) -> Result<File, ChardevError> {
         .write(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)
-        .map_err(|source| ChardevError::Open { id: id.to_owned(), path: path.to_owned(), source })
+        .map_err(|source| ChardevError::Open {
+            id: id.to_owned(),
+            path: path.to_owned(),
+            source,
+        })
 }
 
 impl Endpoint for PipeEnd {
@@ -78,8 +88,18 @@ impl Endpoint for PipeEnd {
 
     fn watches(&self, want: Want) -> Watches<'_> {
         [
-            Some(Watch::wanted(self.input.as_fd(), self.input_token, want.read && !self.gone, false)),
-            Some(Watch::wanted(self.output.as_fd(), self.output_token, false, want.write)),
+            Some(Watch::wanted(
+                self.input.as_fd(),
+                self.input_token,
+                want.read && !self.gone,
+                false,
+            )),
+            Some(Watch::wanted(
+                self.output.as_fd(),
+                self.output_token,
+                false,
+                want.write,
+            )),
             None,
         ]
     }

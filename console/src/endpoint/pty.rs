@@ -39,13 +39,18 @@ pub(crate) struct PtyEnd {
 impl PtyEnd {
     /// Makes a pty in raw mode, and the symbolic link to it if one is asked for.
     pub(crate) fn open(id: &str, link: Option<&Path>) -> Result<Self, ChardevError> {
-        let (master, slave) =
-            make_pty().map_err(|source| ChardevError::Pty { id: id.to_owned(), source })?;
+        let (master, slave) = make_pty().map_err(|source| ChardevError::Pty {
+            id: id.to_owned(),
+            source,
+        })?;
         let timer = rustix::time::timerfd_create(
             TimerfdClockId::Monotonic,
             TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
         )
-        .map_err(|source| ChardevError::Events { id: id.to_owned(), source: source.into() })?;
+        .map_err(|source| ChardevError::Events {
+            id: id.to_owned(),
+            source: source.into(),
+        })?;
         let mut this = Self {
             master,
             master_token: Token::new(),
@@ -56,7 +61,10 @@ impl PtyEnd {
             timer_token: Token::new(),
         };
         this.set_timer(LOOK_EVERY)
-            .map_err(|source| ChardevError::Events { id: id.to_owned(), source })?;
+            .map_err(|source| ChardevError::Events {
+                id: id.to_owned(),
+                source,
+            })?;
         if let Some(path) = link {
             make_link(&this.slave, path).map_err(|source| ChardevError::PtyLink {
                 id: id.to_owned(),
@@ -74,8 +82,14 @@ impl PtyEnd {
     }
 
     fn set_timer(&self, every: Duration) -> io::Result<()> {
-        let every = Timespec { tv_sec: 0, tv_nsec: every.subsec_nanos().into() };
-        let when = Itimerspec { it_interval: every, it_value: every };
+        let every = Timespec {
+            tv_sec: 0,
+            tv_nsec: every.subsec_nanos().into(),
+        };
+        let when = Itimerspec {
+            it_interval: every,
+            it_value: every,
+        };
         rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &when)?;
         Ok(())
     }
@@ -124,7 +138,10 @@ fn make_pty() -> io::Result<(OwnedFd, PathBuf)> {
     drop(rustix::pty::ioctl_tiocgptpeer(&master, flags)?);
     let status = rustix::fs::fcntl_getfl(&master)?;
     rustix::fs::fcntl_setfl(&master, status | OFlags::NONBLOCK)?;
-    Ok((master, std::ffi::OsString::from_vec(name.into_bytes()).into()))
+    Ok((
+        master,
+        std::ffi::OsString::from_vec(name.into_bytes()).into(),
+    ))
 }
 
 /// Puts the slave into raw mode; the modes of a pty can be set by its master (tty_ioctl(4)).
@@ -192,8 +209,16 @@ impl Endpoint for PtyEnd {
         let master_flags = self.attached.then_some(flags);
         let timer_flags = (!self.attached).then_some(EventFlags::IN);
         [
-            Some(Watch { fd: self.master.as_fd(), token: self.master_token, flags: master_flags }),
-            Some(Watch { fd: self.timer.as_fd(), token: self.timer_token, flags: timer_flags }),
+            Some(Watch {
+                fd: self.master.as_fd(),
+                token: self.master_token,
+                flags: master_flags,
+            }),
+            Some(Watch {
+                fd: self.timer.as_fd(),
+                token: self.timer_token,
+                flags: timer_flags,
+            }),
             None,
         ]
     }

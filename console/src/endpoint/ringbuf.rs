@@ -16,9 +16,15 @@ pub(crate) struct RingbufEnd {
 impl RingbufEnd {
     pub(crate) fn new(id: &str, size: usize) -> Result<Self, ChardevError> {
         if !size.is_power_of_two() || !RINGBUF_SIZES.contains(&size) {
-            return Err(ChardevError::RingbufSize { id: id.to_owned(), size });
+            return Err(ChardevError::RingbufSize {
+                id: id.to_owned(),
+                size,
+            });
         }
-        Ok(Self { size, bytes: VecDeque::new() })
+        Ok(Self {
+            size,
+            bytes: VecDeque::new(),
+        })
     }
 
     /// Takes the oldest bytes out, `max` at most.

@@ -96,17 +96,32 @@ impl SocketEnd {
     }
 
     fn new(source: Source, nodelay: bool) -> Self {
-        Self { source, stream: None, nodelay, rescued: VecDeque::new(), paused: false }
+        Self {
+            source,
+            stream: None,
+            nodelay,
+            rescued: VecDeque::new(),
+            paused: false,
+        }
     }
 
     /// Blocks until the first peer is there: `wait=on`. No event loop runs yet.
     fn wait_for_peer(&mut self, id: &str) -> Result<(), ChardevError> {
         while !self.connected() {
-            let Source::Listener(listener, _) = &self.source else { return Ok(()) };
-            eprintln!("xenner: waiting for a connection on {} ({id})", listener.name());
+            let Source::Listener(listener, _) = &self.source else {
+                return Ok(());
+            };
+            eprintln!(
+                "xenner: waiting for a connection on {} ({id})",
+                listener.name()
+            );
             let mut fds = [rustix::event::PollFd::new(listener, PollFlags::IN)];
-            retry(|| rustix::event::poll(&mut fds, None))
-                .map_err(|source| ChardevError::Events { id: id.to_owned(), source: source.into() })?;
+            retry(|| rustix::event::poll(&mut fds, None)).map_err(|source| {
+                ChardevError::Events {
+                    id: id.to_owned(),
+                    source: source.into(),
+                }
+            })?;
             self.accept();
         }
         Ok(())
@@ -133,7 +148,9 @@ impl SocketEnd {
 
     /// Reads what a departed peer left, as far as there is room.
     fn rescue(&mut self) {
-        let Some(stream) = &mut self.stream else { return };
+        let Some(stream) = &mut self.stream else {
+            return;
+        };
         let mut buf = [0; 4096];
         while !stream.drained && self.rescued.len() < RESCUE {
             let got = stream.read(&mut buf);
@@ -146,7 +163,9 @@ impl SocketEnd {
     }
 
     fn accept(&mut self) {
-        let Source::Listener(listener, _) = &self.source else { return };
+        let Source::Listener(listener, _) = &self.source else {
+            return;
+        };
         match listener.accept() {
             Ok(Some(fd)) if self.stream.as_mut().is_some_and(Stream::is_active) => {
                 // It may be gone already; then nobody needs the explanation.
@@ -165,7 +184,11 @@ impl SocketEnd {
     /// Forgets a peer that is gone and fully read, and begins to look for the next.
     fn after_change(&mut self) {
         let gone = self.stream.as_ref().is_none_or(|stream| stream.gone);
-        if self.stream.as_ref().is_some_and(|stream| stream.gone && stream.drained) {
+        if self
+            .stream
+            .as_ref()
+            .is_some_and(|stream| stream.gone && stream.drained)
+        {
             self.stream = None;
         }
         if let (true, Source::Connector(connector)) = (gone, &mut self.source) {
@@ -219,7 +242,11 @@ impl Stream {
         flags.set(EventFlags::OUT, want.write);
         flags.set(EventFlags::RDHUP, !self.finishing);
         // A peer that is gone is reported without end; what it left is read when there is room.
-        Watch { fd: self.fd.as_fd(), token: self.token, flags: (!self.gone).then_some(flags) }
+        Watch {
+            fd: self.fd.as_fd(),
+            token: self.token,
+            flags: (!self.gone).then_some(flags),
+        }
     }
 
     fn ready(&mut self, flags: EventFlags) {
@@ -233,7 +260,11 @@ impl Stream {
 
 impl Endpoint for SocketEnd {
     fn filename(&self) -> String {
-        let state = if self.connected() { "" } else { "disconnected:" };
+        let state = if self.connected() {
+            ""
+        } else {
+            "disconnected:"
+        };
         match &self.source {
             Source::Listener(listener, _) => format!("{state}{},server=on", listener.name()),
             Source::Connector(connector) => format!("{state}{}", connector.name()),
@@ -275,7 +306,15 @@ impl Endpoint for SocketEnd {
         match &self.source {
             Source::Listener(listener, token) => {
                 let flags = (!self.paused).then_some(EventFlags::IN);
-                [stream, Some(Watch { fd: listener.as_fd(), token: *token, flags }), None]
+                [
+                    stream,
+                    Some(Watch {
+                        fd: listener.as_fd(),
+                        token: *token,
+                        flags,
+                    }),
+                    None,
+                ]
             }
             Source::Connector(connector) => {
                 let [timer, attempt] = connector.watches();

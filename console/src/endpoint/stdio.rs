@@ -70,21 +70,38 @@ impl StdioEnd {
                 _claim: claim,
             })
         };
-        opened().map_err(|source| ChardevError::Stdio { id: id.to_owned(), source })
+        opened().map_err(|source| ChardevError::Stdio {
+            id: id.to_owned(),
+            source,
+        })
     }
 }
 
 impl Side {
     fn open(standard: BorrowedFd<'_>, input: bool) -> io::Result<Self> {
         let (fd, shared_flags) = open_apart(standard, input)?;
-        let stand_in = if input && !pollable(&fd)? { Some(always_ready()?) } else { None };
-        Ok(Self { fd, token: Token::new(), stand_in, shared_flags, ended: false })
+        let stand_in = if input && !pollable(&fd)? {
+            Some(always_ready()?)
+        } else {
+            None
+        };
+        Ok(Self {
+            fd,
+            token: Token::new(),
+            stand_in,
+            shared_flags,
+            ended: false,
+        })
     }
 
     fn watch(&self, wanted: bool, flag: EventFlags) -> Watch<'_> {
         let flags = (wanted && !self.ended).then_some(flag);
         let fd = self.stand_in.as_ref().unwrap_or(&self.fd).as_fd();
-        Watch { fd, token: self.token, flags }
+        Watch {
+            fd,
+            token: self.token,
+            flags,
+        }
     }
 }
 

@@ -16,8 +16,14 @@ use rustix::process::{Signal, getpid, kill_process};
 use super::{apply, restore};
 
 /// Signals that end a process which does not handle them, and may come from a user or a shell.
-const DEADLY: [c_int; 6] =
-    [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGABRT, libc::SIGPIPE];
+const DEADLY: [c_int; 6] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGABRT,
+    libc::SIGPIPE,
+];
 
 /// Installs everything, the first time it is called.
 pub(super) fn install() -> io::Result<()> {
@@ -46,11 +52,7 @@ fn install_once() -> io::Result<()> {
 }
 
 /// Sets `handler` for `signal` if its disposition is the default.
-fn handle_if_default(
-    signal: c_int,
-    handler: extern "C" fn(c_int),
-    flags: c_int,
-) -> io::Result<()> {
+fn handle_if_default(signal: c_int, handler: extern "C" fn(c_int), flags: c_int) -> io::Result<()> {
     let mut old = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: a null new action only asks; `old` is a valid place for the answer.
     let asked = unsafe { libc::sigaction(signal, std::ptr::null(), old.as_mut_ptr()) };

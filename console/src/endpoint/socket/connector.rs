@@ -53,7 +53,10 @@ impl Connector {
         let clock = TimerfdClockId::Monotonic;
         let timer =
             rustix::time::timerfd_create(clock, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
-                .map_err(|error| ChardevError::Events { id: id.to_owned(), source: error.into() })?;
+                .map_err(|error| ChardevError::Events {
+                    id: id.to_owned(),
+                    source: error.into(),
+                })?;
         let mut this = Self {
             name,
             target,
@@ -82,7 +85,11 @@ impl Connector {
 
     pub(super) fn watches(&self) -> [Option<Watch<'_>>; 2] {
         let flags = self.waiting.then_some(EventFlags::IN);
-        let timer = Watch { fd: self.timer.as_fd(), token: self.timer_token, flags };
+        let timer = Watch {
+            fd: self.timer.as_fd(),
+            token: self.timer_token,
+            flags,
+        };
         let attempt = self.attempt.as_ref().map(|(fd, token)| Watch {
             fd: fd.as_fd(),
             token: *token,
@@ -100,7 +107,10 @@ impl Connector {
         // A zero would disarm the timer.
         let pause = pause.max(Duration::from_millis(1));
         let once = Itimerspec {
-            it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+            it_interval: Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
             it_value: Timespec {
                 tv_sec: i64::try_from(pause.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: pause.subsec_nanos().into(),
@@ -209,7 +219,10 @@ fn target(id: &str, address: &SocketAddress) -> Result<(String, Target), Chardev
     match address {
         SocketAddress::Unix(path) => {
             let path: &PathBuf = path;
-            Ok((format!("unix:{}", path.display()), Target::Unix(unix_address(id, path)?)))
+            Ok((
+                format!("unix:{}", path.display()),
+                Target::Unix(unix_address(id, path)?),
+            ))
         }
         SocketAddress::Tcp { host, port } => {
             let addresses = resolve(id, host, "localhost", *port)?;

@@ -1,0 +1,187 @@
+//! A domain's console as an event loop sees it: one descriptor, two calls.
+//!
+//! Wiring: watch the backend's descriptor ([`AsRawFd`]) for input, level-triggered, and call
+//! [`ConsoleBackend::on_ready`] when it is readable; call [`ConsoleBackend::on_guest_event`] when the
+//! domain sends an event on the console's channel. Look at [`ConsoleBackend::take_events`] after
+//! each. Nothing here blocks but [`ConsoleBackend::finish`].
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use xenner_console::{Chardev, ChardevEvent};
+
+use super::ring::ConsoleRing;
+use crate::domain::{Notify, SharedPage};
+
+/// Bytes of hypervisor console output that wait for a slow listener, before more are lost.
+pub const DEBUG_BOUND: usize = 16 << 10;
+
+/// A console ring, its character device, and the hypervisor console beside it.
+#[derive(Debug)]
+pub struct ConsoleBackend {
+    end: Chardev,
+    ring: Option<ConsoleRing>,
+    debug: VecDeque<u8>,
+    debug_lost: u64,
+    debug_last: u8,
+}
+
+impl ConsoleBackend {
+    /// A console on `end`, without a domain yet.
+    pub fn new(end: Chardev) -> Self {
+        Self {
+            end,
+            ring: None,
+            debug: VecDeque::new(),
+            debug_lost: 0,
+            debug_last: 0,
+        }
+    }
+
+    /// Serves the ring in `page` from now on, in place of any other: for a new domain, a rebooted one
+    /// (whose last output must be pumped before) and a restored one.
+    pub fn connect(&mut self, page: Box<dyn SharedPage>, notify: Box<dyn Notify>) {
+        // The old ring's last act is on its page; that must not come after the new one's first.
+        self.ring = None;
+        self.ring = Some(ConsoleRing::new(page, notify));
+        self.pump();
+    }
+
+    /// Stops serving the ring, after a last look at it.
+    pub fn disconnect(&mut self) {
+        self.pump();
+        self.ring = None;
+        self.end.set_wants_input(false);
+    }
+
+    /// The character device.
+    pub fn end(&self) -> &Chardev {
+        &self.end
+    }
+
+    /// The character device, for the monitor's commands on it.
+    pub fn end_mut(&mut self) -> &mut Chardev {
+        &mut self.end
+    }
+
+    /// The descriptor is readable: something happened on the user's side.
+    pub fn on_ready(&mut self) {
+        self.end.dispatch();
+        self.pump();
+    }
+
+    /// The domain sent an event on the console's channel.
+    pub fn on_guest_event(&mut self) {
+        self.pump();
+    }
+
+    /// What happened on the user's side since the last call.
+    pub fn take_events(&mut self) -> Vec<ChardevEvent> {
+        self.end.take_events()
+    }
+
+    /// Output of the hypervisor console (`console_io`, early printk), between the ring's own.
+    ///
+    /// A line feed gets the carriage return that such output lacks. With a slow listener
+    /// [`DEBUG_BOUND`] bytes wait; what is beyond is lost, and a line says how much.
+    pub fn write_debug(&mut self, bytes: &[u8]) {
+        self.flush_debug();
+        for &byte in bytes {
+            if self.debug.len() + 2 > DEBUG_BOUND {
+                self.debug_lost += 1;
+                continue;
+            }
+            if byte == b'\n' && self.debug_last != b'\r' {
+                self.debug.push_back(b'\r');
+            }
+            self.debug.push_back(byte);
+            self.debug_last = byte;
+        }
+        self.flush_debug();
+    }
+
+    /// The domain is ending: takes what it printed last, and waits for a slow listener no longer than
+    /// `patience`. The character device stays open.
+    pub fn finish(&mut self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while self.pump() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let Ok(timeout) = Timespec::try_from(left) else {
+                return;
+            };
+            let mut fds = [PollFd::new(&self.end, PollFlags::IN)];
+            match rustix::event::poll(&mut fds, Some(&timeout)) {
+                Ok(_) | Err(Errno::INTR) => self.end.dispatch(),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Moves what can be moved. True if output is left that could not be.
+    fn pump(&mut self) -> bool {
+        let stalled = !self.flush_debug();
+        let Some(ring) = &mut self.ring else {
+            return stalled;
+        };
+        match ring.pump(&mut self.end) {
+            Ok(pumped) => {
+                self.end.set_wants_input(pumped.wants_input);
+                if pumped.more {
+                    self.end.kick();
+                }
+                stalled || pumped.stalled || pumped.more
+            }
+            Err(violation) => {
+                log::warn!(target: "console", "The domain's console is closed: {violation}");
+                self.end
+                    .say("\r\nxenner: console closed, the domain broke the ring's protocol\r\n");
+                self.end.set_wants_input(false);
+                false
+            }
+        }
+    }
+
+    /// True if nothing waits any more.
+    fn flush_debug(&mut self) -> bool {
+        loop {
+            let (front, _) = self.debug.as_slices();
+            if front.is_empty() {
+                break;
+            }
+            let offered = front.len();
+            let taken = self.end.write(front).min(offered);
+            self.debug.drain(..taken);
+            if taken < offered {
+                return false;
+            }
+        }
+        let lost = std::mem::take(&mut self.debug_lost);
+        if lost > 0 {
+            let note = format!("\r\nxenner: {lost} bytes of hypervisor console output lost\r\n");
+            self.debug.extend(note.as_bytes());
+            return self.flush_debug();
+        }
+        true
+    }
+}
+
+impl AsFd for ConsoleBackend {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.end.as_fd()
+    }
+}
+
+impl AsRawFd for ConsoleBackend {
+    fn as_raw_fd(&self) -> RawFd {
+        self.end.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests;
