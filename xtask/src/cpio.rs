@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 
 const S_IFREG: u32 = 0o100_000;
 const S_IFDIR: u32 = 0o040_000;
+const S_IFLNK: u32 = 0o120_000;
 const S_IFCHR: u32 = 0o020_000;
 /// The kernel skips zeros between archives; whole blocks keep them aligned.
 const BLOCK: usize = 512;
@@ -57,6 +58,12 @@ impl Archive {
             return Err(Error::missing(what, "leave out files of 4 GiB and more"));
         }
         Ok(self.file(path, 0o755, &content))
+    }
+
+    /// A symbolic link at `path` to `target`.
+    pub fn symlink(&mut self, path: &str, target: &str) -> &mut Archive {
+        self.parents(path);
+        self.entry(path, S_IFLNK | 0o777, (0, 0), target.as_bytes())
     }
 
     /// A character device with numbers `(major, minor)`.

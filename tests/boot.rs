@@ -1,0 +1,202 @@
+//! Stock Debian kernels as PV domains, from entry to the end: the shell on
+//! hvc0 as a person uses it, shutdown in every way, several vCPUs.
+
+mod support;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use libtest_mimic::{Failed, Trial};
+use support::session::{PROMPT, Session};
+use support::{KERNELS, PATIENCE, asset, guest_arguments, kernel, trial, xenner};
+
+/// An answer on the shell's console comes within this time.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Lines of the guest's kernel log that must not be there.
+const TROUBLE: &str = "WARNING|BUG|Oops|Call Trace|multicall|general protection|segfault|\
+                       soft lockup|rcu.*stall|clocksource.*unstable|Failed to|unable to";
+
+fn main() -> ExitCode {
+    let mut trials = Vec::new();
+    for series in KERNELS {
+        for smp in [1, 2, 4] {
+            let name = format!("shell-{series}-smp{smp}");
+            trials.push(guest_test(name, series, move || shell(series, smp)));
+        }
+        trials.push(guest_test(format!("reboot-{series}"), series, move || {
+            reboot(series)
+        }));
+    }
+    let others: [(&str, fn() -> Result<(), Failed>); 6] = [
+        ("no-reboot", no_reboot),
+        ("command-line", command_line),
+        ("kernel-panic", kernel_panic),
+        ("terminate", terminate),
+        ("ctrl-a-x", ctrl_a_x),
+        ("xenstore-tools", xenstore_tools),
+    ];
+    trials.extend(others.map(|(name, run)| guest_test(name.to_owned(), "6.1", run)));
+    support::main(trials)
+}
+
+fn guest_test(
+    name: String,
+    series: &str,
+    run: impl FnOnce() -> Result<(), Failed> + Send + 'static,
+) -> Trial {
+    trial(name, &[kernel(series), asset("initramfs")], run)
+}
+
+/// A guest at its shell's prompt.
+fn at_prompt(series: &str, smp: u32, more: &[&str]) -> Result<Session, Failed> {
+    let mut command = xenner();
+    command.args(guest_arguments(series, smp, "")).args(more);
+    let mut session = Session::start(&mut command)?;
+    session.expect(PROMPT, PATIENCE)?;
+    Ok(session)
+}
+
+/// No line of trouble in the guest's kernel log.
+fn quiet_log(session: &mut Session) -> Result<(), Failed> {
+    let log = session.shell(&format!("dmesg | grep -E '{TROUBLE}' || true"), ANSWER)?;
+    if log.is_empty() {
+        Ok(())
+    } else {
+        Err(session.failure(&format!("dmesg has:\n{log}")))
+    }
+}
+
+fn shell(series: &str, smp: u32) -> Result<(), Failed> {
+    let mut session = at_prompt(series, smp, &[])?;
+    // Typed with two mistakes that backspace takes back.
+    session.send("echo hexx\x7f\x7fllo-$((6 * 7))\r")?;
+    session.expect("hello-42\r\n", ANSWER)?;
+    session.expect(PROMPT, ANSWER)?;
+    let files = session.shell("ls /", ANSWER)?;
+    if !files.contains("proc") || !files.contains("init") {
+        return Err(session.failure("ls / shows neither proc nor init"));
+    }
+    let cpus = session.shell("grep -c ^processor /proc/cpuinfo", ANSWER)?;
+    if cpus != smp.to_string() {
+        return Err(session.failure(&format!("{cpus} processors, not {smp}")));
+    }
+    session.shell("cat /proc/cpuinfo /proc/interrupts >/dev/null", ANSWER)?;
+    // Ctrl-c reaches the foreground job alone.
+    session.send("sleep 1000\r")?;
+    std::thread::sleep(Duration::from_millis(500));
+    session.send("\x03")?;
+    session.expect(PROMPT, ANSWER)?;
+    quiet_log(&mut session)?;
+    session.send("poweroff\r")?;
+    session.end_with(0, PATIENCE)
+}
+
+fn reboot(series: &str) -> Result<(), Failed> {
+    let mut session = at_prompt(series, 2, &[])?;
+    session.shell("touch /was-here", ANSWER)?;
+    session.send("reboot\r")?;
+    session.expect("Linux version", PATIENCE)?;
+    session.expect(PROMPT, PATIENCE)?;
+    session.shell("test ! -e /was-here", ANSWER)?;
+    quiet_log(&mut session)?;
+    session.send("poweroff\r")?;
+    session.end_with(0, PATIENCE)
+}
+
+fn no_reboot() -> Result<(), Failed> {
+    let mut session = at_prompt("6.1", 1, &["-no-reboot"])?;
+    session.send("reboot\r")?;
+    session.end_with(0, PATIENCE)
+}
+
+/// The whole command line reaches the guest, as does a command in it.
+fn command_line() -> Result<(), Failed> {
+    let run = "cat /proc/cmdline; false";
+    let mut command = xenner();
+    command.args(guest_arguments(
+        "6.1",
+        1,
+        &format!("quiet foo=bar xenner.run=\"{run}\""),
+    ));
+    let mut session = Session::start(&mut command)?;
+    session.expect("quiet foo=bar", PATIENCE)?;
+    session.expect("@@RC=1", ANSWER)?;
+    session.end_with(0, PATIENCE)
+}
+
+fn kernel_panic() -> Result<(), Failed> {
+    let mut session = at_prompt("6.1", 1, &["-no-reboot"])?;
+    session.send("echo c >/proc/sysrq-trigger\r")?;
+    session.expect("Kernel panic", ANSWER)?;
+    let status = session.end(PATIENCE)?;
+    if status.success() || status.code().is_none() {
+        return Err(session.failure(&format!("a crashed guest gave {status}")));
+    }
+    Ok(())
+}
+
+fn signal(session: &Session, signal: rustix::process::Signal) -> Result<(), Failed> {
+    let pid = i32::try_from(session.pid())
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or("no process id")?;
+    Ok(rustix::process::kill_process(pid, signal)?)
+}
+
+/// SIGTERM lets the guest power off by itself.
+fn terminate() -> Result<(), Failed> {
+    let mut session = at_prompt("6.1", 1, &[])?;
+    signal(&session, rustix::process::Signal::TERM)?;
+    session.expect("reboot: Power down", PATIENCE)?;
+    session.end_with(0, PATIENCE)
+}
+
+/// Ctrl-a x ends xenner at once.
+fn ctrl_a_x() -> Result<(), Failed> {
+    let mut session = at_prompt("6.1", 1, &[])?;
+    session.send("\x01x")?;
+    session.end_with(0, Duration::from_secs(5))
+}
+
+/// Debian's tools of xenstore see the running domain and can shut it down.
+fn xenstore_tools() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let socket = dir.path().join("xenstore");
+    let option = format!("xenstore={}", socket.display());
+    let mut session = at_prompt("6.1", 1, &["-xenner", &option])?;
+    let tool = |name: &str, arguments: &[&str]| -> Result<String, Failed> {
+        let mut command = std::process::Command::new(asset("bin").join(name));
+        command.args(arguments).env("XENSTORED_PATH", &socket);
+        command.env("LD_LIBRARY_PATH", asset("lib"));
+        let output = command.output()?;
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        if output.status.success() {
+            Ok(text)
+        } else {
+            Err(format!("{name}: {text}").into())
+        }
+    };
+    let tree = tool("xenstore-ls", &["/"])?;
+    for key in ["domid", "memory", "control", "console"] {
+        if !tree.contains(key) {
+            return Err(format!("xenstore-ls shows no {key}:\n{tree}").into());
+        }
+    }
+    let domid = tree_domid(&tree).ok_or_else(|| format!("no domain in:\n{tree}"))?;
+    let path = format!("/local/domain/{domid}/control/shutdown");
+    tool("xenstore-write", &[&path, "poweroff"])?;
+    session.expect("reboot: Power down", PATIENCE)?;
+    session.end_with(0, PATIENCE)
+}
+
+/// The first domain other than dom0 in the output of `xenstore-ls /`.
+fn tree_domid(tree: &str) -> Option<u32> {
+    let domains = tree
+        .lines()
+        .skip_while(|line| line.trim_start() != "domain = \"\"")
+        .skip(1);
+    domains
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.trim().split(' ').next()?.parse().ok())
+        .find(|&domid| domid != 0)
+}

@@ -1,0 +1,109 @@
+//! What the tests that boot guests share: where things are, what is missing,
+//! and a driver that types into a guest's console and waits for answers.
+//!
+//! `cargo xtask test` stages kernels, initramfs and test kernels in
+//! `target/assets` (or `$XENNER_ASSETS`); without them these tests are shown as
+//! ignored, unless `CI` or `XENNER_TEST_ALL` is set: then they fail.
+
+#![allow(dead_code, reason = "each test program uses a part")]
+
+pub mod session;
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// A guest test ends within this time or has failed. Generous: machines that
+/// test run several things at once, and the rig's is emulated.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// The stock kernels by their series.
+pub const KERNELS: [&str; 3] = ["5.10", "6.1", "6.12"];
+
+/// The directory with everything that `cargo xtask` staged.
+pub fn assets() -> PathBuf {
+    if let Some(dir) = std::env::var_os("XENNER_ASSETS") {
+        return dir.into();
+    }
+    // cargo's directory for tests' files is target/tmp
+    let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    tmp.parent().unwrap_or(tmp).join("assets")
+}
+
+/// One of the staged files.
+pub fn asset(name: &str) -> PathBuf {
+    assets().join(name)
+}
+
+/// A stock kernel.
+pub fn kernel(series: &str) -> PathBuf {
+    asset(&format!("kernel-{series}"))
+}
+
+/// The program under test.
+pub fn xenner() -> Command {
+    let built = || env!("CARGO_BIN_EXE_xenner").into();
+    Command::new(std::env::var_os("XENNER_BIN").unwrap_or_else(built))
+}
+
+/// The arguments of a guest with a console in this terminal.
+pub fn guest_arguments(series: &str, smp: u32, append: &str) -> Vec<String> {
+    let path = |path: PathBuf| path.to_string_lossy().into_owned();
+    let append = format!("console=hvc0 {append}");
+    let words = [
+        "-kernel",
+        &path(kernel(series)),
+        "-initrd",
+        &path(asset("initramfs")),
+        "-append",
+        append.trim_end(),
+        "-m",
+        "512",
+        "-smp",
+        &smp.to_string(),
+        "-nographic",
+    ];
+    words.map(str::to_owned).to_vec()
+}
+
+/// What is missing for tests that boot guests, if anything.
+fn missing(files: &[PathBuf]) -> Option<String> {
+    if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+        return Some(format!("/dev/kvm: {error}"));
+    }
+    let file = files.iter().find(|file| !file.exists())?;
+    Some(format!(
+        "{} is not there: run `cargo xtask test` once",
+        file.display()
+    ))
+}
+
+/// A test that boots guests and needs `files`. What is missing makes it
+/// ignored, and a failure where everything is asked for.
+pub fn trial(
+    name: String,
+    files: &[PathBuf],
+    run: impl FnOnce() -> Result<(), Failed> + Send + 'static,
+) -> Trial {
+    let strict = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    match missing(files) {
+        None => Trial::test(name, run),
+        Some(what) if strict("CI") || strict("XENNER_TEST_ALL") => {
+            Trial::test(name, move || Err(what.into()))
+        }
+        Some(what) => Trial::test(name, move || Err(what.into()))
+            .with_kind("needs a machine with KVM")
+            .with_ignored_flag(true),
+    }
+}
+
+/// Run the tests, one after another unless asked otherwise: guests that share
+/// two processors would only wait for one another.
+pub fn main(trials: Vec<Trial>) -> std::process::ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(1));
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
