@@ -70,7 +70,7 @@ fn shell(series: &str, smp: u32) -> Result<(), Failed> {
     let mut session = at_prompt(series, smp, &[])?;
     // Typed with two mistakes that backspace takes back.
     session.send("echo hexx\x7f\x7fllo-$((6 * 7))\r")?;
-    session.expect("hello-42\r\n", ANSWER)?;
+    session.expect("hello-42\n", ANSWER)?;
     session.expect(PROMPT, ANSWER)?;
     let files = session.shell("ls /", ANSWER)?;
     if !files.contains("proc") || !files.contains("init") {

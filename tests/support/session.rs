@@ -97,7 +97,7 @@ impl Session {
             .windows(wanted.len())
             .position(|part| part == wanted.as_bytes())?;
         let end = at + wanted.len();
-        let found = String::from_utf8_lossy(&new[..end]).replace('\r', "");
+        let found = String::from_utf8_lossy(&new[..end]).into_owned();
         self.seen += end;
         Some(found)
     }
@@ -116,8 +116,10 @@ impl Session {
     /// back what the command printed. It fails the test unless its exit status is 0.
     pub fn shell(&mut self, command: &str, patience: Duration) -> Result<String, Failed> {
         // The marks are written so that their echo is not taken for them.
-        self.send(&format!("echo @@$((40 + 1)); {command}; echo @@$((40 + 2))=$?\r"))?;
-        self.expect("@@41\r\n", patience)?;
+        self.send(&format!(
+            "echo @@$((40 + 1)); {command}; echo @@$((40 + 2))=$?\r"
+        ))?;
+        self.expect("@@41\n", patience)?;
         let text = self.expect("@@42=", patience)?;
         let status = self.expect("\n", patience)?;
         self.expect(PROMPT, patience)?;
@@ -152,7 +154,7 @@ impl Session {
     /// All of the console so far, without carriage returns.
     pub fn console(&self) -> String {
         let text = self.output.text.lock().expect("the reader does not panic");
-        String::from_utf8_lossy(&text).replace('\r', "")
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// A failure that shows the end of the console.
@@ -203,7 +205,8 @@ fn spawn_reader(mut from: File, output: Arc<Output>) {
             && count > 0
         {
             let mut text = output.text.lock().expect("nobody panics with it");
-            text.extend_from_slice(&bytes[..count]);
+            // How many a line's end has depends on the terminal's settings.
+            text.extend(bytes[..count].iter().filter(|&&byte| byte != b'\r'));
             output.more.notify_all();
         }
     });

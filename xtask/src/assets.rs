@@ -30,6 +30,7 @@ pub fn stage(ws: &Workspace) -> Result<PathBuf> {
     }
     initramfs::stage(ws)?;
     place(&builds::test_kernels(ws)?, &assets.join("pvtest"))?;
+    place(&builds::guest_bench(ws)?, &assets.join("guest-bench"))?;
     for program in xenstore_programs(ws)? {
         place(
             &program,

@@ -76,3 +76,14 @@ impl Error {
         }
     }
 }
+
+/// An error and its causes in one line.
+pub fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
+    while let Some(source) = cause {
+        text.push_str(&format!(": {source}"));
+        cause = source.source();
+    }
+    text
+}

@@ -8,9 +8,11 @@ mod builds;
 mod cpio;
 mod error;
 mod initramfs;
+mod observe;
 mod packages;
 mod process;
 mod rig;
+mod test;
 mod ui;
 mod workspace;
 
@@ -33,34 +35,50 @@ struct Cli {
 enum Task {
     /// Boot a stock Debian kernel to a shell in this terminal
     Boot(boot::BootArgs),
+    /// Check and test everything, on this machine's KVM and in the rig
+    Test(test::TestArgs),
     /// Fetch kernels, busybox, xenstore tools and QEMU into the cache
     Fetch,
     /// Run a command in a machine with kvm_amd, emulated by QEMU TCG
     Rig(rig::RigArgs),
+    /// Guest benchmark and boot times, QEMU beside xenner, exits counted
+    Bench(observe::bench::BenchArgs),
+    /// Boots in a row without a hang, a leak or a failure
+    Soak(observe::soak::SoakArgs),
+    /// What `bench` runs in the rig's machine
+    #[command(hide = true)]
+    BenchHere(observe::bench::BenchArgs),
+    /// What `soak` runs in the rig's machine
+    #[command(hide = true)]
+    SoakHere(observe::soak::SoakArgs),
 }
 
 fn main() -> ExitCode {
     match run(&Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            let mut text = error.to_string();
-            let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(&error);
-            while let Some(source) = cause {
-                text.push_str(&format!(": {source}"));
-                cause = source.source();
-            }
-            eprintln!("xtask: {text}");
+            eprintln!("xtask: {}", error::chain(&error));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(task: &Task) -> Result<ExitCode> {
+    // These two run where there is no source tree.
+    match task {
+        Task::BenchHere(args) => return observe::bench::bench_here(args),
+        Task::SoakHere(args) => return observe::soak::soak_here(args),
+        _ => {}
+    }
     let ws = Workspace::locate()?;
     workspace::make_dir(&ws.cache)?;
     match task {
         Task::Boot(args) => boot::boot(&ws, args),
+        Task::Test(args) => test::test(&ws, args),
         Task::Fetch => packages::fetch_all(&ws),
         Task::Rig(args) => rig::rig(&ws, args),
+        Task::Bench(args) => observe::bench::bench(&ws, args),
+        Task::Soak(args) => observe::soak::soak(&ws, args),
+        Task::BenchHere(_) | Task::SoakHere(_) => Ok(ExitCode::SUCCESS),
     }
 }

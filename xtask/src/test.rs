@@ -1,0 +1,318 @@
+//! `cargo xtask test`: everything, from the format of the source to Debian's
+//! kernels in the rig, and one closing line with the counts. What a step needs
+//! and is not there is a failure of that step.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use crate::assets;
+use crate::boot::check_kvm;
+use crate::builds;
+use crate::error::{Error, Result};
+use crate::observe::flavour;
+use crate::process;
+use crate::rig::{Image, Machine};
+use crate::ui;
+use crate::workspace::Workspace;
+
+/// The test programs that boot guests; the rig's machine is given them too.
+const GUEST_TESTS: [(&str, &str); 3] = [
+    ("pvtest", "PV test kernels"),
+    ("boot", "Debian kernels"),
+    ("exits", "exit counts"),
+];
+/// What `--quick` runs of each of them.
+const QUICK: [(&str, &str); 3] = [
+    ("pvtest", "pvtest-smp1"),
+    ("boot", "shell-6.1-smp1"),
+    ("exits", ""),
+];
+/// The guest tests in the rig end within this time.
+const RIG_LIMIT: Duration = Duration::from_secs(1800);
+
+/// Options of `cargo xtask test`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct TestArgs {
+    /// One guest of each kind on this machine, none in the rig
+    #[arg(long)]
+    quick: bool,
+    /// Leave the rig out
+    #[arg(long)]
+    no_rig: bool,
+}
+
+/// Counts of what was run.
+#[derive(Debug, Default)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+    /// What failed, for the end.
+    failures: Vec<String>,
+}
+
+impl Tally {
+    fn fail(&mut self, what: &str) {
+        self.failed += 1;
+        self.failures.push(what.to_owned());
+    }
+
+    /// A step that passes or fails as a whole.
+    fn check(&mut self, name: &str, work: impl FnOnce() -> Result<()>) {
+        ui::step(name);
+        match work() {
+            Ok(()) => self.passed += 1,
+            Err(error) => {
+                eprintln!("{}", crate::error::chain(&error));
+                self.fail(name);
+            }
+        }
+    }
+
+    /// Take a line of a test program's output into account.
+    fn line(&mut self, step: &str, line: &str) {
+        if let Some((passed, failed)) = parse_result(line) {
+            self.passed += passed;
+            self.failed += failed;
+        } else if let Some(test) = failed_test(line) {
+            self.failures.push(format!("{step}: {test}"));
+        }
+    }
+
+    /// A command that runs test programs: their own counts count.
+    fn tests(&mut self, name: &str, command: &mut Command) {
+        ui::step(name);
+        let failed_before = self.failed;
+        match self.stream(name, command) {
+            Ok(true) => {}
+            Ok(false) if self.failed > failed_before => {}
+            Ok(false) => self.fail(&format!("{name}: ended without a result")),
+            Err(error) => self.fail(&format!("{name}: {}", crate::error::chain(&error))),
+        }
+    }
+
+    fn stream(&mut self, name: &str, command: &mut Command) -> Result<bool> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let start = |source| Error::Start { program, source };
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(start)?;
+        if let Some(output) = child.stdout.take() {
+            for line in BufReader::new(output)
+                .lines()
+                .map_while(std::io::Result::ok)
+            {
+                println!("{line}");
+                self.line(name, &line);
+            }
+        }
+        Ok(child
+            .wait()
+            .map_err(Error::file("wait for", "cargo test"))?
+            .success())
+    }
+
+    fn close(&self) -> ExitCode {
+        for failure in &self.failures {
+            println!("FAILED {failure}");
+        }
+        println!("{} passed, {} failed", self.passed, self.failed);
+        if self.failed == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `test result: ok. 5 passed; 0 failed; ...` to `(5, 0)`.
+fn parse_result(line: &str) -> Option<(u32, u32)> {
+    let rest = line.trim().strip_prefix("test result: ")?;
+    let (_, counts) = rest.split_once(". ")?;
+    let mut numbers = counts
+        .split("; ")
+        .map(|part| part.split(' ').next()?.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
+/// The name in `test NAME ... FAILED`.
+fn failed_test(line: &str) -> Option<&str> {
+    let name = line.strip_prefix("test ")?.strip_suffix("FAILED")?;
+    Some(name.trim_end().trim_end_matches("...").trim_end())
+}
+
+/// Run everything; the exit code says whether all passed.
+pub fn test(ws: &Workspace, args: &TestArgs) -> Result<ExitCode> {
+    let mut tally = Tally::default();
+    builds::ensure_target(ws)?;
+    static_checks(ws, &mut tally);
+    let workspace = ["test", "--workspace", "--locked", "--no-fail-fast"];
+    // The guest tests come later, built as they are shipped.
+    let mut units = ws.cargo();
+    units.args(workspace).env("XENNER_TEST_GUESTS", "no");
+    tally.tests("Unit and integration tests", &mut units);
+    tally.check("Building and fetching what guests need", || {
+        builds::xenner(ws)?;
+        assets::stage(ws).map(drop)
+    });
+    tally.check("Access to /dev/kvm", check_kvm);
+    for (program, what) in GUEST_TESTS {
+        let name = format!("{what} on {}", flavour());
+        tally.tests(&name, &mut guest_tests(ws, program, args.quick));
+    }
+    if !args.quick && !args.no_rig {
+        in_rig(ws, &mut tally);
+    }
+    Ok(tally.close())
+}
+
+fn static_checks(ws: &Workspace, tally: &mut Tally) {
+    let cargo = |words: &[&str]| process::run(ws.cargo().args(words));
+    tally.check("Format", || cargo(&["fmt", "--all", "--check"]));
+    tally.check("Clippy", || {
+        cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ])
+    });
+}
+
+fn guest_tests(ws: &Workspace, program: &str, quick: bool) -> Command {
+    let mut command = ws.cargo();
+    command.args([
+        "test",
+        "--release",
+        "--locked",
+        "--package",
+        "xenner",
+        "--test",
+        program,
+    ]);
+    command
+        .env("XENNER_TEST_ALL", "1")
+        .env("XENNER_ASSETS", ws.assets());
+    if quick {
+        let chosen = QUICK
+            .iter()
+            .find(|(name, _)| *name == program)
+            .map_or("", |(_, test)| test);
+        command.args(["--", chosen]);
+    }
+    command
+}
+
+/// The same guest tests on the hardware flavour.
+fn in_rig(ws: &Workspace, tally: &mut Tally) {
+    ui::step("Guest tests in the rig (kvm_amd under QEMU TCG)");
+    let mut lines = Vec::new();
+    let outcome = rig_run(ws, &mut |line| {
+        println!("{line}");
+        lines.push(line.to_owned());
+    });
+    let failed_before = tally.failed;
+    lines.iter().for_each(|line| tally.line("rig", line));
+    match outcome {
+        Ok(Some(0)) => {}
+        Ok(Some(_)) if tally.failed > failed_before => {}
+        Ok(status) => tally.fail(&format!("rig: ended with {status:?}")),
+        Err(error) => tally.fail(&format!("rig: {}", crate::error::chain(&error))),
+    }
+}
+
+fn rig_run(ws: &Workspace, line: &mut dyn FnMut(&str)) -> Result<Option<u8>> {
+    let mut image = Image::with_xenner(ws)?;
+    let mut script = "export XENNER_TEST_ALL=1 XENNER_ASSETS=/assets XENNER_BIN=/bin/xenner; \
+                      status=0; "
+        .to_owned();
+    for (program, _) in GUEST_TESTS {
+        let file = test_program(ws, program)?;
+        image.program(&file)?;
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        script.push_str(&format!("{name} || status=1; "));
+    }
+    script.push_str("exit $status");
+    let machine = Machine {
+        limit: RIG_LIMIT,
+        ..Machine::default()
+    };
+    let outcome = machine.run(ws, image, &script, line)?;
+    if outcome.status.is_none() {
+        eprintln!("{}", outcome.console_tail(25));
+    }
+    Ok(outcome.status)
+}
+
+/// The file of a test program of the root package, built for release.
+fn test_program(ws: &Workspace, name: &str) -> Result<PathBuf> {
+    let mut build = ws.cargo();
+    build.args([
+        "test",
+        "--release",
+        "--locked",
+        "--package",
+        "xenner",
+        "--test",
+        name,
+    ]);
+    build.args(["--no-run", "--message-format=json"]);
+    let text = process::capture("cargo test --no-run", &mut build)?;
+    let executable = |line: &str| {
+        let value: serde_json::Value = serde_json::from_str(line).ok()?;
+        let wanted = value["target"]["name"] == name && value["target"]["kind"][0] == "test";
+        wanted
+            .then(|| value["executable"].as_str().map(OsString::from))
+            .flatten()
+    };
+    text.lines()
+        .find_map(executable)
+        .map(PathBuf::from)
+        .ok_or_else(|| Error::Answer {
+            program: "cargo test",
+            what: format!("no executable of the test {name}"),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_read() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured";
+        assert_eq!(parse_result(line), Some((12, 3)));
+        assert_eq!(
+            parse_result("test result: ok. 5 passed; 0 failed; 0 ignored"),
+            Some((5, 0))
+        );
+        assert_eq!(parse_result("running 3 tests"), None);
+        assert_eq!(
+            failed_test("test shell-6.1-smp1  ... FAILED"),
+            Some("shell-6.1-smp1")
+        );
+        assert_eq!(failed_test("test cli::x ... FAILED"), Some("cli::x"));
+        assert_eq!(failed_test("test cli::x ... ok"), None);
+    }
+
+    #[test]
+    fn a_program_that_dies_is_a_failure() {
+        let mut tally = Tally::default();
+        tally.tests("dies", Command::new("false").arg("x"));
+        assert_eq!((tally.passed, tally.failed), (0, 1));
+        let said = "echo 'test a ... FAILED'; echo 'test result: FAILED. 2 passed; 1 failed; 0'";
+        tally.tests(
+            "says",
+            Command::new("sh").args(["-c", &format!("{said}; false")]),
+        );
+        assert_eq!((tally.passed, tally.failed), (2, 2));
+        assert_eq!(tally.failures[1], "says: a");
+    }
+}
