@@ -7,6 +7,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub mod counters;
 pub mod session;
 
 use std::fs::OpenOptions;

@@ -22,13 +22,13 @@ use crate::workspace::Workspace;
 const GUEST_TESTS: [(&str, &str); 3] = [
     ("pvtest", "PV test kernels"),
     ("boot", "Debian kernels"),
-    ("exits", "exit counts"),
+    ("budget", "What a guest may cost"),
 ];
 /// What `--quick` runs of each of them.
 const QUICK: [(&str, &str); 3] = [
     ("pvtest", "pvtest-smp1"),
     ("boot", "shell-6.1-smp1"),
-    ("exits", ""),
+    ("budget", ""),
 ];
 /// The guest tests in the rig end within this time.
 const RIG_LIMIT: Duration = Duration::from_secs(1800);

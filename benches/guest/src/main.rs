@@ -9,6 +9,9 @@
 //! doubling), so that reading the clock does not enter. With `--marks`, lines
 //! `@@BEGIN NAME` and `@@END NAME OPS` enclose the measured repetitions, with
 //! a pause on either side, so that an observer outside can read counters.
+//!
+//! `guest-bench --clock N` prints `@@CLOCK NS`, the monotonic clock, N times,
+//! one every 20 ms, for comparing it with a clock outside.
 
 mod compute;
 mod kernel;
@@ -111,6 +114,12 @@ fn main() -> ExitCode {
             .for_each(|benchmark| println!("{}", benchmark.name));
         return ExitCode::SUCCESS;
     }
+    if let [flag, count] = &arguments[..]
+        && flag == "--clock"
+        && let Ok(count) = count.parse()
+    {
+        return show_clock(count);
+    }
     match parse(&arguments) {
         Ok(options) => run(&options),
         Err(message) => {
@@ -118,6 +127,15 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn show_clock(count: u32) -> ExitCode {
+    for _ in 0..count {
+        std::thread::sleep(Duration::from_millis(20));
+        println!("@@CLOCK {}", sys::monotonic().as_nanos());
+        flush();
+    }
+    ExitCode::SUCCESS
 }
 
 fn parse(arguments: &[String]) -> Result<Options, String> {

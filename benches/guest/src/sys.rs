@@ -75,6 +75,22 @@ pub fn clock_gettime_by_syscall() {
     unsafe { libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_MONOTONIC, time) };
 }
 
+/// The monotonic clock.
+pub fn monotonic() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is valid for the call.
+    if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) } != 0 {
+        die("clock_gettime");
+    }
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}
+
 /// One nanosleep call of less than a second; a signal may end it early.
 pub fn nanosleep(duration: Duration) {
     let time = libc::timespec {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::counters::Counters;
 use super::guest::{Guest, Shape};
-use super::report::{Column, Report, Row, median};
+use super::report::{Column, Counted, Report, Row, median};
 use super::{Place, QemuWords, Vmm, flavour};
 use crate::assets;
 use crate::boot::check_kvm;
@@ -320,7 +320,9 @@ fn operations(
             let exits = before
                 .zip(read(&guest))
                 .map(|(before, now)| now.since(before));
-            counted = exits.zip(operations);
+            counted = exits
+                .zip(operations)
+                .map(|(exits, n)| Counted::new(exits, n));
         } else if let Some(code) = line.strip_prefix("@@RC=") {
             status = Some(code.to_owned());
         } else if let Some(row) = Row::parse(&line) {

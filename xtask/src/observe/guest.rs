@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -219,11 +219,4 @@ fn readers(child: &mut Child) -> Receiver<(Instant, String)> {
         });
     }
     receiver
-}
-
-/// The names of the entries of a directory; none if there is no such directory.
-pub fn entries(dir: &Path) -> std::collections::BTreeSet<String> {
-    let list = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    list.map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect()
 }

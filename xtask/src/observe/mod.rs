@@ -3,6 +3,8 @@
 //! and the soak test, on this machine and, by a hidden command, in the rig.
 
 pub mod bench;
+// One file for both, because tests cannot use a program's modules.
+#[path = "../../../tests/support/counters.rs"]
 mod counters;
 mod guest;
 mod report;

@@ -40,8 +40,30 @@ pub struct Row {
     pub median: f64,
     /// The least of all repetitions.
     pub least: f64,
-    /// Exits from the guest while it was measured, and operations made.
-    pub exits: Option<(Exits, u64)>,
+    /// Exits from the guest while it was measured.
+    pub exits: Option<Counted>,
+}
+
+/// Exits during a number of operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// All exits.
+    pub all: u64,
+    /// Those that can reach the process.
+    pub process: u64,
+    /// The operations.
+    pub operations: u64,
+}
+
+impl Counted {
+    /// `exits` during `operations`.
+    pub fn new(exits: Exits, operations: u64) -> Counted {
+        Counted {
+            all: exits.all,
+            process: exits.process,
+            operations,
+        }
+    }
 }
 
 impl Row {
@@ -150,8 +172,8 @@ fn cells(row: Option<&Row>, counted: bool) -> String {
     match (counted, row.exits) {
         (false, _) => format!(" {time} |"),
         (true, None) => format!(" {time} | - | - |"),
-        (true, Some((exits, operations))) => {
-            let each = |count: u64| count as f64 / operations.max(1) as f64;
+        (true, Some(exits)) => {
+            let each = |count: u64| count as f64 / exits.operations.max(1) as f64;
             format!(
                 " {time} | {:.3} | {:.3} |",
                 each(exits.process),
@@ -212,13 +234,13 @@ mod tests {
             least: 1.0,
             exits,
         };
-        let exits = Exits { all: 5, process: 0 };
+        let exits = Counted::new(Exits { all: 5, process: 0 }, 10);
         let bare = Column {
             name: "bare".into(),
             rows: vec![row("a", None)],
             ..Column::default()
         };
-        let rows = vec![row("a", Some((exits, 10))), row("b", None)];
+        let rows = vec![row("a", Some(exits)), row("b", None)];
         let guest = Column {
             name: "xenner".into(),
             rows,

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use super::guest::{Guest, Shape, entries};
+use super::counters::entries;
+use super::guest::{Guest, Shape};
 use super::report::median;
 use super::{Place, Vmm, flavour};
 use crate::assets;

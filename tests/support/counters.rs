@@ -1,17 +1,15 @@
 //! KVM's own counters of one VM, as its debugfs directory shows them
 //! (`kvm/PID-FD/`, one file a counter; the same numbers as KVM_GET_STATS_FD,
-//! readable from outside the process that owns the VM).
+//! readable from outside the process that owns the VM). Also a part of xtask's
+//! benchmarks, so that nothing but std and tempfile is used here.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde::{Deserialize, Serialize};
-
-use crate::process::capture;
-
 /// Counts since the VM was made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Exits {
     /// All exits from the guest, to the host kernel or further.
     pub all: u64,
@@ -33,7 +31,7 @@ impl Exits {
 #[derive(Debug)]
 pub struct Counters {
     kvm: PathBuf,
-    /// Kept for its end: the mount point made for this.
+    /// The mount point made for this, if there had to be one.
     mounted: Option<tempfile::TempDir>,
 }
 
@@ -49,9 +47,13 @@ impl Counters {
             });
         }
         let dir = tempfile::tempdir().ok()?;
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "debugfs", "debugfs"]).arg(dir.path());
-        capture("mount", &mut mount).ok()?;
+        let mount = Command::new("mount")
+            .args(["-t", "debugfs", "debugfs"])
+            .arg(dir.path())
+            .output();
+        if !mount.is_ok_and(|output| output.status.success()) {
+            return None;
+        }
         Some(Counters {
             kvm: dir.path().join("kvm"),
             mounted: Some(dir),
@@ -74,13 +76,13 @@ impl Counters {
 
     /// KVM names the directory after the thread that made the VM.
     fn directories(&self, pid: u32) -> Vec<PathBuf> {
-        let threads = super::guest::entries(Path::new(&format!("/proc/{pid}/task")));
-        let vms = super::guest::entries(&self.kvm);
+        let threads = entries(Path::new(&format!("/proc/{pid}/task")));
         let of_threads = |name: &&String| {
             name.split_once('-')
                 .is_some_and(|(thread, _)| threads.contains(thread))
         };
-        vms.iter()
+        entries(&self.kvm)
+            .iter()
             .filter(of_threads)
             .map(|name| self.kvm.join(name))
             .collect()
@@ -89,10 +91,17 @@ impl Counters {
 
 impl Drop for Counters {
     fn drop(&mut self) {
-        if let Some(dir) = &self.mounted
-            && capture("umount", Command::new("umount").arg(dir.path())).is_err()
-        {
-            crate::ui::note(&format!("cannot unmount {}", dir.path().display()));
+        if let Some(dir) = &self.mounted {
+            // Lazily, since another reader may be at it; nothing can be done
+            // about a refusal.
+            let _ = Command::new("umount").arg("-l").arg(dir.path()).status();
         }
     }
+}
+
+/// The names of the entries of a directory; none if there is no such directory.
+pub fn entries(dir: &Path) -> BTreeSet<String> {
+    let list = fs::read_dir(dir).into_iter().flatten().flatten();
+    list.map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }
