@@ -16,6 +16,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 const TROUBLE: &str = "WARNING|BUG|Oops|Call Trace|multicall|general protection|segfault|\
                        soft lockup|rcu.*stall|clocksource.*unstable|Failed to|unable to";
 
+/// One story of a guest from its start to its end.
+type Scenario = fn() -> Result<(), Failed>;
+
 fn main() -> ExitCode {
     let mut trials = Vec::new();
     for series in KERNELS {
@@ -27,7 +30,7 @@ fn main() -> ExitCode {
             reboot(series)
         }));
     }
-    let others: [(&str, fn() -> Result<(), Failed>); 6] = [
+    let others: [(&str, Scenario); 6] = [
         ("no-reboot", no_reboot),
         ("command-line", command_line),
         ("kernel-panic", kernel_panic),
