@@ -7,7 +7,13 @@
 
 pub mod cli;
 pub mod config;
+pub mod domain;
+pub mod evtchn;
+pub mod guest_va;
+pub mod hypercall;
+pub mod kvm;
 pub mod loader;
+pub mod memory;
 mod run;
 pub mod xenstore;
 

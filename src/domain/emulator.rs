@@ -1,0 +1,263 @@
+//! Puts the emulator into the domain's memory: image, page tables, boot information.
+
+use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
+use object::{LittleEndian, elf};
+use thiserror::Error;
+use xenner_emu_abi::area::{AREA_SIZE, AREA_STUB};
+use xenner_emu_abi::boot::{BootInfo, CpuidEntry};
+use xenner_emu_abi::layout::{
+    BOOT_INFO_VA, CPUID_TABLE_VA, DIRECT_SLOT, EMU_SLOT, FRAME_TABLE_SLOT, HOLE_FIRST_SLOT,
+    IMAGE_MAX, IMAGE_VA, INFO_PAGES, M2P_SLOT, M2P_SLOT_ALT, PAGE_SIZE, TRAMPOLINE_VA, slot_va,
+};
+use xenner_emu_abi::pte::{self, A, D, NX, P, PSE, RW, US};
+
+use super::layout::MachineMap;
+use crate::kvm::probe::Flavour;
+use crate::memory::{HOLE_END, HOLE_START, LARGE_PAGE, Memory, MemoryError};
+
+/// The image, built with the program.
+static IMAGE: &[u8] = include_bytes!(env!("XENNER_EMU_IMAGE"));
+
+/// Why the emulator cannot be placed.
+#[derive(Debug, Error)]
+pub enum EmulatorError {
+    /// The image in the program is not what the build makes.
+    #[error("The emulator's image in this program is damaged: {0}")]
+    Image(&'static str),
+    /// Memory that should be there is not.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+/// What was placed where.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed {
+    /// Entry point, a virtual address.
+    pub entry: u64,
+    /// Machine address of an L4 that maps the emulator alone.
+    pub idle_l4: u64,
+    /// The emulator's entries for L4 slots 256-271.
+    pub hole_l4: [u64; 16],
+    /// Where guests find the M2P.
+    pub m2p_va: u64,
+}
+
+const TABLE: u64 = P | RW | A | US;
+const DATA: u64 = P | RW | A | D | NX;
+
+/// Loads the image and builds the emulator's page tables.
+///
+/// # Errors
+/// The image is damaged or does not fit.
+pub fn place(m: &Memory, map: &MachineMap, flavour: Flavour) -> Result<Placed, EmulatorError> {
+    let mut tables = Tables { m, next: map.tables, end: map.tables_end };
+    let idle_l4 = tables.page()?;
+    let m2p_slot = if flavour.pvm { M2P_SLOT_ALT } else { M2P_SLOT };
+    let entry = load_image(&mut tables, map, idle_l4)?;
+    map_info(&mut tables, map, idle_l4)?;
+    map_areas(&mut tables, map, idle_l4)?;
+    let large = |t: &mut Tables<'_>, slot: usize, start: u64, end: u64, flags: u64| {
+        let mut at = start;
+        while at < end {
+            t.map_large(idle_l4, slot_va(slot as u64) + (at - start), at | flags)?;
+            at += LARGE_PAGE;
+        }
+        Ok::<(), EmulatorError>(())
+    };
+    large(&mut tables, FRAME_TABLE_SLOT, map.frame_table, map.m2p, DATA)?;
+    large(&mut tables, m2p_slot, map.m2p, map.end, P | US | A | NX)?;
+    for (start, end) in direct_ranges(map) {
+        let mut at = start;
+        while at < end {
+            tables.map_large(idle_l4, slot_va(DIRECT_SLOT as u64) + at, at | DATA)?;
+            at += LARGE_PAGE;
+        }
+    }
+    let mut hole_l4 = [0; 16];
+    for (i, e) in hole_l4.iter_mut().enumerate() {
+        *e = m.load(idle_l4 + (HOLE_FIRST_SLOT + i) as u64 * 8)?;
+    }
+    Ok(Placed { entry, idle_l4, hole_l4, m2p_va: slot_va(m2p_slot as u64) })
+}
+
+/// Machine memory, in large pages. A large page at the end of RAM may stand over nothing; the
+/// emulator checks frames before it touches them.
+fn direct_ranges(map: &MachineMap) -> Vec<(u64, u64)> {
+    let up = |v: u64| v.next_multiple_of(LARGE_PAGE);
+    let mut ranges = vec![(0, up(map.ram_end.min(HOLE_START)))];
+    if map.ram_end > HOLE_END {
+        ranges.push((HOLE_END, up(map.ram_end)));
+    }
+    ranges.push((map.start, map.end));
+    ranges
+}
+
+fn load_image(t: &mut Tables<'_>, map: &MachineMap, l4: u64) -> Result<u64, EmulatorError> {
+    let file = ElfFile64::<LittleEndian>::parse(IMAGE).map_err(|_| EmulatorError::Image("not ELF"))?;
+    let endian = LittleEndian;
+    for segment in file.elf_program_headers() {
+        if segment.p_type(endian) != elf::PT_LOAD {
+            continue;
+        }
+        let va = segment.p_vaddr(endian);
+        let len = segment.p_memsz(endian);
+        if va < IMAGE_VA || va % PAGE_SIZE != 0 || va + len > IMAGE_VA + IMAGE_MAX {
+            return Err(EmulatorError::Image("a segment outside of its place"));
+        }
+        let data = segment
+            .data(endian, IMAGE)
+            .map_err(|()| EmulatorError::Image("a truncated segment"))?;
+        let ma = map.image + (va - IMAGE_VA);
+        t.m.write(ma, data)?;
+        let flags = segment.p_flags(endian).0;
+        let mut bits = P | A | D;
+        if flags & elf::PF_W.0 != 0 {
+            bits |= RW;
+        }
+        if flags & elf::PF_X.0 == 0 {
+            bits |= NX;
+        }
+        for page in 0..len.div_ceil(PAGE_SIZE) {
+            t.map(l4, va + page * PAGE_SIZE, (ma + page * PAGE_SIZE) | bits)?;
+        }
+    }
+    Ok(file.elf_header().e_entry(endian))
+}
+
+fn map_info(t: &mut Tables<'_>, map: &MachineMap, l4: u64) -> Result<(), EmulatorError> {
+    for page in 0..INFO_PAGES {
+        let va = BOOT_INFO_VA + page * PAGE_SIZE;
+        let bits = if va == TRAMPOLINE_VA { P | US | A } else { P | A | D | NX };
+        t.map(l4, va, (map.info + page * PAGE_SIZE) | bits)?;
+    }
+    // HLT raises #GP in ring 3, which is how ring 0 learns of a SYSCALL that stayed there; the
+    // byte behind it tells it from a patched hypercall site
+    let at = map.info + (TRAMPOLINE_VA - BOOT_INFO_VA);
+    t.m.write(at, &[0xf4, 0x90])?;
+    Ok(())
+}
+
+fn map_areas(t: &mut Tables<'_>, map: &MachineMap, l4: u64) -> Result<(), EmulatorError> {
+    use xenner_emu_abi::layout::{VCPU_AREA_VA, WINDOW_SIZE, WINDOW_VA};
+    for vcpu in 0..map.vcpus {
+        for page in 0..AREA_SIZE / PAGE_SIZE {
+            let offset = vcpu * AREA_SIZE + page * PAGE_SIZE;
+            let stub = page == AREA_STUB / PAGE_SIZE;
+            let bits = if stub { P | RW | A | D } else { DATA };
+            t.map(l4, VCPU_AREA_VA + offset, (map.areas + offset) | bits)?;
+        }
+        // the windows: empty pages, and the emulator's descriptors in page 14 of the GDT
+        for page in 0..WINDOW_SIZE / PAGE_SIZE {
+            let slot = vcpu * (WINDOW_SIZE / PAGE_SIZE) + page;
+            let entry = if page == 14 {
+                (map.areas + vcpu * AREA_SIZE) | DATA
+            } else {
+                map.zero | P | A | NX
+            };
+            t.m.store(map.windows + slot * 8, entry)?;
+        }
+    }
+    for table in 0..map.vcpus.div_ceil(super::layout::WINDOWS_PER_TABLE) {
+        let va = WINDOW_VA + table * LARGE_PAGE;
+        let l2 = t.table_for(l4, va, 2)?;
+        let entry = (map.windows + table * PAGE_SIZE) | P | RW | A;
+        t.m.store(l2 + pte::index(va, 2) as u64 * 8, entry)?;
+    }
+    Ok(())
+}
+
+/// Writes the boot information and the CPUID table.
+///
+/// # Errors
+/// The pages are not memory.
+pub fn write_info(
+    m: &Memory,
+    map: &MachineMap,
+    info: &BootInfo,
+    cpuid: &[CpuidEntry],
+) -> Result<(), MemoryError> {
+    let mut words = vec![
+        info.flags,
+        info.nr_frames,
+        info.hole_start,
+        info.hole_end,
+        info.shared_start,
+        info.shared_end,
+        info.shared_info,
+        info.m2p_va,
+        info.m2p_ma,
+        info.m2p_entries,
+        info.nr_vcpus,
+        info.cpuid_entries,
+    ];
+    words.extend(info.hole_l4);
+    words.extend([
+        info.window_l1,
+        info.zero_frame,
+        info.vcpu_areas,
+        info.rip,
+        info.rsp,
+        info.rsi,
+        info.l4,
+        info.xen_version,
+    ]);
+    debug_assert_eq!(words.len() * 8, size_of::<BootInfo>());
+    for (i, w) in words.iter().enumerate() {
+        m.store(map.info + i as u64 * 8, *w)?;
+    }
+    let table = map.info + (CPUID_TABLE_VA - BOOT_INFO_VA);
+    for (i, row) in cpuid.iter().enumerate() {
+        let CpuidEntry { leaf, subleaf, indexed, eax, ebx, ecx, edx, pad } = *row;
+        let bytes: Vec<u8> =
+            [leaf, subleaf, indexed, eax, ebx, ecx, edx, pad].iter().flat_map(|v| v.to_le_bytes()).collect();
+        m.write(table + i as u64 * 32, &bytes)?;
+    }
+    Ok(())
+}
+
+/// Page tables under construction, from a range of frames.
+struct Tables<'a> {
+    m: &'a Memory,
+    next: u64,
+    end: u64,
+}
+
+impl Tables<'_> {
+    fn page(&mut self) -> Result<u64, EmulatorError> {
+        if self.next >= self.end {
+            return Err(EmulatorError::Image("too few frames for its page tables"));
+        }
+        let at = self.next;
+        self.next += PAGE_SIZE;
+        Ok(at)
+    }
+
+    /// The table of `level` that covers `va`, made if it is not there.
+    fn table_for(&mut self, l4: u64, va: u64, level: u32) -> Result<u64, EmulatorError> {
+        let mut table = l4;
+        for l in (level + 1..=4).rev() {
+            let at = table + pte::index(va, l) as u64 * 8;
+            let e = self.m.load(at)?;
+            table = if e & P != 0 {
+                e & pte::ADDR
+            } else {
+                let new = self.page()?;
+                self.m.store(at, new | TABLE)?;
+                new
+            };
+        }
+        Ok(table)
+    }
+
+    fn map(&mut self, l4: u64, va: u64, entry: u64) -> Result<(), EmulatorError> {
+        let l1 = self.table_for(l4, va, 1)?;
+        Ok(self.m.store(l1 + pte::index(va, 1) as u64 * 8, entry)?)
+    }
+
+    fn map_large(&mut self, l4: u64, va: u64, entry: u64) -> Result<(), EmulatorError> {
+        let l2 = self.table_for(l4, va, 2)?;
+        Ok(self.m.store(l2 + pte::index(va, 2) as u64 * 8, entry | PSE)?)
+    }
+}
+
+const _: () = assert!(EMU_SLOT == 260);

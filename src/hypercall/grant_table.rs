@@ -1,0 +1,115 @@
+//! grant_table_op: the table's set-up. Mapping others' grants is for backend domains, which
+//! this is not.
+
+use std::sync::PoisonError;
+
+use xenner_emu_abi::layout::{DOMID, GRANT_FRAMES, PAGE_SIZE};
+use xenner_xen_abi::errno::*;
+use xenner_xen_abi::grant_table::*;
+use xenner_xen_abi::xen::DOMID_SELF;
+
+use super::{Answer, Call};
+
+/// What is set up of the grant table.
+#[derive(Debug)]
+pub struct GrantTable {
+    /// Frames that the guest has.
+    pub frames: u64,
+}
+
+impl Default for GrantTable {
+    fn default() -> Self {
+        Self { frames: 1 }
+    }
+}
+
+pub(super) fn grant_table_op(call: &Call<'_>) -> Answer {
+    let [cmd, arg, count, ..] = call.args;
+    if (count as i32) < 0 {
+        return Err(EINVAL);
+    }
+    let cmd = cmd as u32;
+    let single = matches!(
+        cmd,
+        GNTTABOP_SETUP_TABLE | GNTTABOP_QUERY_SIZE | GNTTABOP_SET_VERSION | GNTTABOP_GET_STATUS_FRAMES
+    );
+    if single && count != 1 {
+        return Err(EINVAL);
+    }
+    let g = &call.guest;
+    let status = |offset: u64, s: i16| g.write(arg + offset, &s.to_le_bytes());
+    match cmd {
+        GNTTABOP_SETUP_TABLE => setup_table(call, arg)?,
+        GNTTABOP_QUERY_SIZE => {
+            if !own(g.u16(arg)?) {
+                status(12, GNTST_BAD_DOMAIN)?;
+            } else {
+                let frames = call.domain.hypercalls.grants.lock();
+                let frames = frames.unwrap_or_else(PoisonError::into_inner).frames as u32;
+                g.write(arg + 4, &frames.to_le_bytes())?;
+                g.write(arg + 8, &(GRANT_FRAMES as u32).to_le_bytes())?;
+                status(12, GNTST_OKAY)?;
+            }
+        }
+        GNTTABOP_SET_VERSION => match g.u32(arg)? {
+            1 => g.write(arg, &1u32.to_le_bytes())?,
+            // frame numbers fit version 1
+            2 => return Err(ENOSYS),
+            _ => return Err(EINVAL),
+        },
+        GNTTABOP_GET_VERSION => {
+            if own(g.u16(arg)?) {
+                g.write(arg + 4, &1u32.to_le_bytes())?;
+            } else {
+                return Err(ESRCH);
+            }
+        }
+        GNTTABOP_MAP_GRANT_REF => each(count, |i| g.write(arg + i * 32 + 18, &bad_domain()))?,
+        GNTTABOP_UNMAP_GRANT_REF => {
+            each(count, |i| g.write(arg + i * 24 + 20, &GNTST_BAD_HANDLE.to_le_bytes()))?;
+        }
+        GNTTABOP_COPY => each(count, |i| g.write(arg + i * 40 + 36, &bad_domain()))?,
+        GNTTABOP_DUMP_TABLE => status(2, GNTST_PERMISSION_DENIED)?,
+        GNTTABOP_GET_STATUS_FRAMES => status(6, GNTST_GENERAL_ERROR)?,
+        _ => return Err(ENOSYS),
+    }
+    Ok(0)
+}
+
+fn own(dom: u16) -> bool {
+    dom == DOMID_SELF || dom == DOMID
+}
+
+fn bad_domain() -> [u8; 2] {
+    GNTST_BAD_DOMAIN.to_le_bytes()
+}
+
+fn each(
+    count: u64,
+    mut f: impl FnMut(u64) -> Result<(), crate::guest_va::Fault>,
+) -> Result<(), i64> {
+    (0..count & 0xffff_ffff).try_for_each(|i| f(i).map_err(i64::from))
+}
+
+/// Grows the table and tells its frames.
+fn setup_table(call: &Call<'_>, arg: u64) -> Result<(), i64> {
+    let g = &call.guest;
+    let wanted = u64::from(g.u32(arg + 4)?);
+    let list = g.u64(arg + 16)?;
+    let status = if !own(g.u16(arg)?) {
+        GNTST_BAD_DOMAIN
+    } else if wanted > GRANT_FRAMES {
+        GNTST_GENERAL_ERROR
+    } else {
+        let mut table =
+            call.domain.hypercalls.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        table.frames = table.frames.max(wanted);
+        for i in 0..wanted {
+            let mfn = call.domain.map.grant_frames / PAGE_SIZE + i;
+            g.write(list + i * 8, &mfn.to_le_bytes())?;
+        }
+        GNTST_OKAY
+    };
+    g.write(arg + 8, &status.to_le_bytes())?;
+    Ok(())
+}
