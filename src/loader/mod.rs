@@ -18,6 +18,10 @@ mod notes;
 mod xz;
 mod zstd;
 
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::ops::Range;
@@ -41,7 +45,6 @@ pub enum WordSize {
 }
 
 /// A kernel ready to be copied into a domain.
-#[derive(Debug)]
 pub struct KernelImage {
     /// Word size.
     pub word: WordSize,
@@ -120,6 +123,20 @@ impl KernelImage {
     /// below VIRT_BASE.
     pub fn pfn_of(&self, virt: u64) -> Option<u64> {
         Some(virt.checked_sub(self.notes.virt_base)? >> 12)
+    }
+}
+
+impl fmt::Debug for KernelImage {
+    /// Without the kernel's bytes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KernelImage")
+            .field("word", &self.word)
+            .field("notes", &self.notes)
+            .field("entry", &format_args!("{:#x}", self.entry))
+            .field("segments", &self.segments)
+            .field("pstart", &format_args!("{:#x}", self.pstart))
+            .field("pend", &format_args!("{:#x}", self.pend))
+            .finish_non_exhaustive()
     }
 }
 

@@ -4,9 +4,9 @@ use std::io::{self, Read};
 
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
-/// Linux packs with `--ultra -22`, a window of 128 MiB; the decoder takes
-/// memory as the output grows.
-const MAX_WINDOW: u64 = 512 << 20;
+/// Linux packs with `--ultra -22`, a window of 128 MiB, and its own decoder
+/// allows no more (`lib/decompress_unzstd.c`).
+const MAX_WINDOW: u64 = 128 << 20;
 
 /// Decodes the first frame and ignores what follows it.
 pub(super) struct Frame<'a> {
