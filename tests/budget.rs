@@ -7,7 +7,7 @@ mod support;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Failed;
 use support::counters::{Counters, Exits};
 use support::session::{PROMPT, Session};
 use support::{PATIENCE, asset, guest_arguments, kernel, trial, xenner};
@@ -37,8 +37,11 @@ const MOST_DRIFT: f64 = 100e-6;
 /// How long idling and drift are watched.
 const WATCH: Duration = Duration::from_secs(20);
 
+/// One budget.
+type Check = fn() -> Result<(), Failed>;
+
 fn main() -> ExitCode {
-    let tests: [(&str, fn() -> Result<(), Failed>); 4] = [
+    let tests: [(&str, Check); 4] = [
         ("no-exits-for-inner-work", no_exits),
         ("memory-overhead", memory_overhead),
         ("idle-guest", idle_guest),

@@ -103,12 +103,6 @@ struct Options {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments
-        .first()
-        .is_some_and(|argument| argument == processes::EXIT_FLAG)
-    {
-        sys::exit_now(0);
-    }
     if arguments.iter().any(|argument| argument == "--list") {
         ALL.iter()
             .for_each(|benchmark| println!("{}", benchmark.name));

@@ -6,10 +6,6 @@ use std::time::{Duration, Instant};
 
 use crate::{sys, timed};
 
-/// The argument with which this program ends at once, to be the program that
-/// the exec benchmark runs.
-pub const EXIT_FLAG: &str = "--exit";
-
 /// One operation: a process forked, ended and waited for.
 pub fn fork_exit(n: u64) -> Duration {
     timed(|| {
@@ -23,7 +19,7 @@ pub fn fork_exit(n: u64) -> Duration {
 pub fn fork_exec(n: u64) -> Duration {
     timed(|| {
         for _ in 0..n {
-            let code = sys::fork(|| sys::exec_self(c"--exit")).wait();
+            let code = sys::fork(sys::exec_and_exit).wait();
             assert_eq!(code, 0, "exec failed: is /proc mounted?");
         }
     })
