@@ -2,7 +2,7 @@
 //! under QEMU in the same run, with KVM's exit counts per operation, on this
 //! machine's KVM or (`--rig`, `--icount`) on the rig's.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -41,6 +41,9 @@ pub struct BenchArgs {
     /// Boots timed for each
     #[arg(long, default_value_t = 5)]
     boots: u32,
+    /// Put the table into docs/performance.md
+    #[arg(long)]
+    write: bool,
     /// Leave QEMU out
     #[arg(long)]
     no_qemu: bool,
@@ -133,11 +136,39 @@ pub fn bench(ws: &Workspace, args: &BenchArgs) -> Result<ExitCode> {
         report.markdown().as_bytes(),
     )?;
     println!("{}", report.markdown());
+    if args.write {
+        write_section(
+            &ws.root.join("docs/performance.md"),
+            &name,
+            &report.markdown(),
+        )?;
+    }
     ui::step(&format!(
         "Kept as {}",
         dir.join(format!("{name}.md")).display()
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Replace the part of `page` between the marks of section `name`.
+fn write_section(page: &Path, name: &str, table: &str) -> Result<()> {
+    let text = std::fs::read_to_string(page).map_err(Error::file("read", page))?;
+    let (begin, end) = (
+        format!("<!-- begin: {name} -->\n"),
+        format!("<!-- end: {name} -->"),
+    );
+    let parts = text.split_once(&begin).and_then(|(head, rest)| {
+        rest.split_once(&end)
+            .map(|(_, tail)| [head, &begin, table, &end, tail].concat())
+    });
+    let new = parts.ok_or_else(|| {
+        let what = format!("{} has no section {name}", page.display());
+        Error::missing(
+            what,
+            format!("put the lines {} and {end} into it", begin.trim_end()),
+        )
+    })?;
+    write_whole(page, new.as_bytes())
 }
 
 fn bad_report(error: serde_json::Error) -> Error {

@@ -113,16 +113,7 @@ impl Machine {
         let mut command = qemu.command();
         let threads = if self.icount { "single" } else { "multi" };
         command.args(["-accel", &format!("tcg,thread={threads}")]);
-        // TCG's x2APIC makes a counted run take many times as long.
-        let cpu = qemu.tcg_cpu();
-        command.args([
-            "-cpu",
-            &if self.icount {
-                format!("{cpu},-x2apic")
-            } else {
-                cpu.into()
-            },
-        ]);
+        command.args(["-cpu", qemu.tcg_cpu()]);
         if self.icount {
             command.args(["-icount", "shift=0,sleep=off"]);
         }
