@@ -1,0 +1,321 @@
+//! The keys that a PV domain and the tools around it expect in the store, with
+//! the permissions that Xen's toolstack gives them: the domain's directory is
+//! domid 0's and readable by the domain; a few directories are the domain's
+//! own.
+
+use super::error::StoreError;
+use super::handle::{StoreHandle, StoreTransaction};
+use super::path::domain_path;
+use super::perms::{DomId, Perm};
+
+/// How the primary console's backend presents itself (`console/type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ConsoleType {
+    /// A text console as of Xen's console daemon.
+    #[default]
+    Xenconsoled,
+    /// A console served by a device model.
+    Ioemu,
+}
+
+impl ConsoleType {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Xenconsoled => "xenconsoled",
+            Self::Ioemu => "ioemu",
+        }
+    }
+}
+
+/// What the keys of a domain tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainKeys {
+    /// The domain's number.
+    pub domid: DomId,
+    /// Its UUID in the usual form with hyphens.
+    pub uuid: String,
+    /// Its name.
+    pub name: String,
+    /// Its memory in KiB, at start and at most.
+    pub memory_kib: u64,
+    /// Its vcpus that are online at start.
+    pub vcpus: u32,
+    /// Its vcpus at most; the others are told as offline.
+    pub max_vcpus: u32,
+    /// The event channel port of the store, as the guest knows it.
+    pub store_port: u32,
+    /// The frame of the store's page.
+    pub store_mfn: u64,
+    /// The event channel port of the console, as the guest knows it.
+    pub console_port: u32,
+    /// The frame of the console's page.
+    pub console_mfn: u64,
+    /// Who serves the console.
+    pub console_type: ConsoleType,
+    /// Where its text goes (`console/output`): `pty` and the like.
+    pub console_output: String,
+    /// The terminal to reach it by, if it has one.
+    pub console_tty: Option<String>,
+    /// Bytes of console output that may be kept for a reader.
+    pub console_limit: u64,
+}
+
+/// One device: the directories of its frontend and its backend, which is in
+/// domid 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceKeys {
+    /// `vbd`, `vif`, `vfb`, `vkbd`, `console`.
+    pub class: String,
+    /// The device's number within its class.
+    pub id: u32,
+    /// Keys of the frontend besides `backend`, `backend-id` and `state`.
+    pub frontend: Vec<(String, String)>,
+    /// Keys of the backend besides `frontend`, `frontend-id`, `online` and
+    /// `state`.
+    pub backend: Vec<(String, String)>,
+}
+
+/// `XenbusStateInitialising` of `io/xenbus.h`: where both ends begin.
+const XENBUS_STATE_INITIALISING: &str = "1";
+
+/// Writes keys below one directory.
+struct Writer<'a> {
+    transaction: &'a StoreTransaction<'a>,
+    base: String,
+    perms: Vec<Perm>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(
+        transaction: &'a StoreTransaction<'a>,
+        base: String,
+        perms: Vec<Perm>,
+    ) -> Result<Self, StoreError> {
+        transaction.mkdir(&base)?;
+        transaction.set_perms(&base, &perms)?;
+        Ok(Self {
+            transaction,
+            base,
+            perms,
+        })
+    }
+
+    /// A key with the directory's permissions; directories on the way get
+    /// them by inheritance.
+    fn put(&self, key: &str, value: &str) -> Result<(), StoreError> {
+        self.put_with(key, value, &self.perms)
+    }
+
+    fn put_with(&self, key: &str, value: &str, perms: &[Perm]) -> Result<(), StoreError> {
+        let path = format!("{}/{key}", self.base);
+        self.transaction.write(&path, value)?;
+        self.transaction.set_perms(&path, perms)
+    }
+}
+
+impl DomainKeys {
+    /// Writes all keys of the domain, in one transaction. Keys that are there
+    /// already are set anew.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the UUID is not fit for a path, or the transaction met
+    /// other writers again and again.
+    pub fn publish(&self, store: &StoreHandle) -> Result<(), StoreError> {
+        store.transaction(|transaction| {
+            publish_dom0(transaction)?;
+            self.publish_vm(transaction)?;
+            let readable = vec![Perm::none(0), Perm::read(self.domid)];
+            let domain = Writer::new(transaction, domain_path(self.domid), readable)?;
+            self.publish_identity(&domain)?;
+            self.publish_console(&domain)?;
+            self.publish_control(&domain)?;
+            publish_own_directories(&domain, self.domid)
+        })
+    }
+
+    /// Removes all keys of the domain, those of its devices' backends
+    /// included.
+    ///
+    /// # Errors
+    /// As [`DomainKeys::publish`].
+    pub fn remove(&self, store: &StoreHandle) -> Result<(), StoreError> {
+        store.transaction(|transaction| {
+            remove_if_present(transaction, &domain_path(self.domid))?;
+            remove_if_present(transaction, &self.vm_path())?;
+            let backends = format!("{}/backend", domain_path(0));
+            let classes = match transaction.list(&backends) {
+                Ok(classes) => classes,
+                Err(_) => return Ok(()),
+            };
+            for class in classes {
+                let backend = format!("{backends}/{class}/{}", self.domid);
+                remove_if_present(transaction, &backend)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn vm_path(&self) -> String {
+        format!("/vm/{}", self.uuid)
+    }
+
+    fn publish_vm(&self, transaction: &StoreTransaction<'_>) -> Result<(), StoreError> {
+        let readable = vec![Perm::none(0), Perm::read(self.domid)];
+        let vm = Writer::new(transaction, self.vm_path(), readable)?;
+        vm.put("name", &self.name)?;
+        vm.put("uuid", &self.uuid)?;
+        vm.put("image/ostype", "linux")
+    }
+
+    fn publish_identity(&self, domain: &Writer<'_>) -> Result<(), StoreError> {
+        domain.put("vm", &self.vm_path())?;
+        domain.put("name", &self.name)?;
+        domain.put("domid", &self.domid.to_string())?;
+        domain.put("memory/static-max", &self.memory_kib.to_string())?;
+        domain.put("memory/target", &self.memory_kib.to_string())?;
+        domain.put("memory/videoram", "0")?;
+        for cpu in 0..self.max_vcpus.max(self.vcpus) {
+            let availability = if cpu < self.vcpus {
+                "online"
+            } else {
+                "offline"
+            };
+            domain.put(&format!("cpu/{cpu}/availability"), availability)?;
+        }
+        domain.put("store/port", &self.store_port.to_string())?;
+        domain.put("store/ring-ref", &self.store_mfn.to_string())
+    }
+
+    fn publish_console(&self, domain: &Writer<'_>) -> Result<(), StoreError> {
+        let backend = backend_path("console", self.domid, 0);
+        domain.put("console/backend", &backend)?;
+        domain.put("console/backend-id", "0")?;
+        domain.put("console/limit", &self.console_limit.to_string())?;
+        domain.put("console/type", self.console_type.name())?;
+        domain.put("console/output", &self.console_output)?;
+        domain.put(
+            "console/tty",
+            self.console_tty.as_deref().unwrap_or_default(),
+        )?;
+        domain.put("console/port", &self.console_port.to_string())?;
+        domain.put("console/ring-ref", &self.console_mfn.to_string())?;
+        let readable = vec![Perm::none(0), Perm::read(self.domid)];
+        let backend = Writer::new(domain.transaction, backend, readable)?;
+        backend.put("frontend", &format!("{}/console", domain_path(self.domid)))?;
+        backend.put("frontend-id", &self.domid.to_string())?;
+        backend.put("online", "1")?;
+        backend.put("state", XENBUS_STATE_INITIALISING)?;
+        backend.put("protocol", "vt100")
+    }
+
+    fn publish_control(&self, domain: &Writer<'_>) -> Result<(), StoreError> {
+        let own = [Perm::none(self.domid)];
+        domain.put("control", "")?;
+        for key in [
+            "shutdown",
+            "feature-poweroff",
+            "feature-reboot",
+            "feature-suspend",
+            "feature-s3",
+            "feature-s4",
+            "sysrq",
+        ] {
+            domain.put_with(&format!("control/{key}"), "", &own)?;
+        }
+        domain.put("control/platform-feature-multiprocessor-suspend", "1")?;
+        domain.put("control/platform-feature-xs_reset_watches", "1")
+    }
+}
+
+impl DeviceKeys {
+    /// The frontend's directory, owned by the domain.
+    #[must_use]
+    pub fn frontend_path(&self, domid: DomId) -> String {
+        let base = domain_path(domid);
+        format!("{base}/device/{}/{}", self.class, self.id)
+    }
+
+    /// The backend's directory, owned by domid 0 and readable by the domain.
+    #[must_use]
+    pub fn backend_path(&self, domid: DomId) -> String {
+        backend_path(&self.class, domid, self.id)
+    }
+
+    /// Writes both directories of the device, in one transaction, with both
+    /// ends at state 1 (Initialising).
+    ///
+    /// # Errors
+    /// [`StoreError`]: a name is not fit for a path, or the transaction met
+    /// other writers again and again.
+    pub fn publish(&self, store: &StoreHandle, domid: DomId) -> Result<(), StoreError> {
+        let (frontend, backend) = (self.frontend_path(domid), self.backend_path(domid));
+        store.transaction(|transaction| {
+            for stale in [&frontend, &backend] {
+                remove_if_present(transaction, stale)?;
+            }
+            let readable = vec![Perm::none(0), Perm::read(domid)];
+            let back = Writer::new(transaction, backend.clone(), readable)?;
+            back.put("frontend", &frontend)?;
+            back.put("frontend-id", &domid.to_string())?;
+            back.put("online", "1")?;
+            for (key, value) in &self.backend {
+                back.put(key, value)?;
+            }
+            back.put("state", XENBUS_STATE_INITIALISING)?;
+            let own = vec![Perm::none(domid), Perm::read(0)];
+            let front = Writer::new(transaction, frontend.clone(), own)?;
+            front.put("backend", &backend)?;
+            front.put("backend-id", "0")?;
+            for (key, value) in &self.frontend {
+                front.put(key, value)?;
+            }
+            front.put("state", XENBUS_STATE_INITIALISING)
+        })
+    }
+
+    /// Removes both directories of the device.
+    ///
+    /// # Errors
+    /// As [`DeviceKeys::publish`].
+    pub fn remove(&self, store: &StoreHandle, domid: DomId) -> Result<(), StoreError> {
+        store.transaction(|transaction| {
+            remove_if_present(transaction, &self.frontend_path(domid))?;
+            remove_if_present(transaction, &self.backend_path(domid))
+        })
+    }
+}
+
+fn backend_path(class: &str, domid: DomId, id: u32) -> String {
+    format!("{}/backend/{class}/{domid}/{id}", domain_path(0))
+}
+
+fn publish_dom0(transaction: &StoreTransaction<'_>) -> Result<(), StoreError> {
+    let dom0 = domain_path(0);
+    transaction.write(&format!("{dom0}/domid"), "0")?;
+    transaction.write(&format!("{dom0}/name"), "Domain-0")?;
+    transaction.mkdir("/tool/xenstored")
+}
+
+/// The directories in which the domain may do as it likes, and the one for its
+/// frontends.
+fn publish_own_directories(domain: &Writer<'_>, domid: DomId) -> Result<(), StoreError> {
+    let own = [Perm::none(domid)];
+    domain.put("device", "")?;
+    domain.put_with("device/suspend/event-channel", "", &own)?;
+    for key in ["data", "drivers", "feature", "attr", "error", "hvmloader"] {
+        domain.put_with(key, "", &own)?;
+    }
+    Ok(())
+}
+
+fn remove_if_present(transaction: &StoreTransaction<'_>, path: &str) -> Result<(), StoreError> {
+    match transaction.rm(path) {
+        // Its parent is missing, and so is it.
+        Err(error) if error.errno() == Some(super::error::XsErrno::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+#[path = "domain_keys_tests.rs"]
+mod tests;
