@@ -95,18 +95,34 @@ impl EventChannels {
     /// No port is bound; every vcpu_info is in shared_info.
     pub fn new(memory: Memory, vm: Vm, map: MachineMap) -> Self {
         let info = (0..map.vcpus)
-            .map(|i| if i < XEN_LEGACY_MAX_VCPUS as u64 { map.start + i * 64 } else { 0 })
+            .map(|i| {
+                if i < XEN_LEGACY_MAX_VCPUS as u64 {
+                    map.start + i * 64
+                } else {
+                    0
+                }
+            })
             .collect();
         let inner = Inner {
             ports: (0..table::PORTS).map(|_| Port::default()).collect(),
             info,
             registered: vec![false; map.vcpus as usize],
         };
-        Self { shared: Arc::new(Shared { inner: Mutex::new(inner), memory, vm, map }) }
+        Self {
+            shared: Arc::new(Shared {
+                inner: Mutex::new(inner),
+                memory,
+                vm,
+                map,
+            }),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Binds a given free or unbound port to a backend; returns the event that the guest's
@@ -116,16 +132,26 @@ impl EventChannels {
     /// EINVAL if the port is bound otherwise; ENOSPC if the host has no event descriptors left.
     pub fn bind_backend(&self, port: u32) -> Result<EventFd, XenErrno> {
         let mut inner = self.lock();
-        let slot = inner.ports.get_mut(port as usize).filter(|_| port != 0).ok_or(EINVAL)?;
-        if !matches!(slot.binding, Binding::Closed | Binding::Unbound { remote: 0 }) {
+        let slot = inner
+            .ports
+            .get_mut(port as usize)
+            .filter(|_| port != 0)
+            .ok_or(EINVAL)?;
+        if !matches!(
+            slot.binding,
+            Binding::Closed | Binding::Unbound { remote: 0 }
+        ) {
             return Err(EINVAL);
         }
         let event = EventFd::new(EFD_NONBLOCK).map_err(|_| ENOSPC)?;
         let ours = event.try_clone().map_err(|_| ENOSPC)?;
-        self.shared.vm.watch_port(&event, PORT_EVTCHN, port).map_err(|e| {
-            warn!(target: "xenner::evtchn", "port {port}: {e}");
-            ENOSPC
-        })?;
+        self.shared
+            .vm
+            .watch_port(&event, PORT_EVTCHN, port)
+            .map_err(|e| {
+                warn!(target: "xenner::evtchn", "port {port}: {e}");
+                ENOSPC
+            })?;
         slot.binding = Binding::Backend { event };
         self.publish(port, slot);
         Ok(ours)
@@ -151,8 +177,10 @@ impl EventChannels {
 
     /// A send on a backend's port came the long way; signals the backend.
     pub fn signal_backend(&self, port: u32) {
-        if let Some(Port { binding: Binding::Backend { event }, .. }) =
-            self.lock().ports.get(port as usize)
+        if let Some(Port {
+            binding: Binding::Backend { event },
+            ..
+        }) = self.lock().ports.get(port as usize)
             && let Err(e) = event.write(1)
         {
             warn!(target: "xenner::evtchn", "port {port}: {e}");
@@ -162,7 +190,9 @@ impl EventChannels {
     /// Makes a port pending for the guest, as the backend bound to it does.
     pub fn raise(&self, port: u32) {
         let inner = self.lock();
-        let Some(slot) = inner.ports.get(port as usize) else { return };
+        let Some(slot) = inner.ports.get(port as usize) else {
+            return;
+        };
         if matches!(slot.binding, Binding::Closed | Binding::Unbound { .. }) {
             return;
         }
@@ -177,7 +207,9 @@ impl EventChannels {
         port: u32,
         vcpu: u32,
     ) -> Result<(), Box<dyn std::error::Error>> {
-        let Shared { memory, vm, map, .. } = &*self.shared;
+        let Shared {
+            memory, vm, map, ..
+        } = &*self.shared;
         let word = u64::from(port / 64) * 8;
         let bit = 1u64 << (port % 64);
         if memory.fetch_or(map.start + PENDING + word, bit)? & bit != 0 {
@@ -228,7 +260,11 @@ impl EventChannels {
     }
 
     fn check_vcpu(&self, vcpu: u32) -> Result<(), XenErrno> {
-        if u64::from(vcpu) < self.shared.map.vcpus { Ok(()) } else { Err(ENOENT) }
+        if u64::from(vcpu) < self.shared.map.vcpus {
+            Ok(())
+        } else {
+            Err(ENOENT)
+        }
     }
 
     /// The first free port.
@@ -288,13 +324,19 @@ impl EventChannels {
         }
         let mut inner = self.lock();
         match inner.ports.get(remote_port as usize) {
-            Some(Port { binding: Binding::Unbound { remote: DOMID }, .. }) => {}
+            Some(Port {
+                binding: Binding::Unbound { remote: DOMID },
+                ..
+            }) => {}
             _ => return Err(EINVAL),
         }
         let port = Self::free_port(&inner)?;
         self.open(&mut inner, port, Binding::Loop { peer: remote_port }, 0);
         let vcpu = inner.ports[remote_port as usize].vcpu;
-        inner.ports[remote_port as usize] = Port { binding: Binding::Loop { peer: port }, vcpu };
+        inner.ports[remote_port as usize] = Port {
+            binding: Binding::Loop { peer: port },
+            vcpu,
+        };
         self.publish(remote_port, &inner.ports[remote_port as usize]);
         // a new interdomain channel starts pending, so that nothing sent before is lost
         if let Err(e) = self.deliver(&inner, port, 0) {
@@ -378,7 +420,10 @@ impl EventChannels {
             Binding::Virq(virq) => self.publish_virq(*virq, old.vcpu, 0),
             Binding::Loop { peer } => {
                 let vcpu = inner.ports[*peer as usize].vcpu;
-                let unbound = Port { binding: Binding::Unbound { remote: DOMID }, vcpu };
+                let unbound = Port {
+                    binding: Binding::Unbound { remote: DOMID },
+                    vcpu,
+                };
                 inner.ports[*peer as usize] = unbound;
                 self.publish(*peer, &inner.ports[*peer as usize]);
             }
@@ -424,7 +469,11 @@ impl EventChannels {
             Binding::Virq(virq) => (EVTCHNSTAT_VIRQ, [virq, 0]),
             Binding::Ipi => (EVTCHNSTAT_IPI, [0, 0]),
         };
-        Ok(Status { status, vcpu: slot.vcpu, u })
+        Ok(Status {
+            status,
+            vcpu: slot.vcpu,
+            u,
+        })
     }
 
     /// VCPUOP_register_vcpu_info: moves a vcpu's vcpu_info to machine address `to`, which the

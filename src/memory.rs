@@ -53,12 +53,20 @@ pub struct Memory {
 
 /// The machine frame of a domain's page: the identity, but for the hole.
 pub const fn pfn_to_mfn(pfn: u64) -> u64 {
-    if pfn < HOLE_START / PAGE_SIZE { pfn } else { pfn + (HOLE_END - HOLE_START) / PAGE_SIZE }
+    if pfn < HOLE_START / PAGE_SIZE {
+        pfn
+    } else {
+        pfn + (HOLE_END - HOLE_START) / PAGE_SIZE
+    }
 }
 
 /// First machine address above `pages` pages of RAM.
 pub const fn ram_end(pages: u64) -> u64 {
-    if pages == 0 { 0 } else { (pfn_to_mfn(pages - 1) + 1) * PAGE_SIZE }
+    if pages == 0 {
+        0
+    } else {
+        (pfn_to_mfn(pages - 1) + 1) * PAGE_SIZE
+    }
 }
 
 impl Memory {
@@ -87,7 +95,9 @@ impl Memory {
 
     /// The regions as guest-physical start, length and host address.
     pub fn regions(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
-        self.map.iter().map(|r| (r.start_addr().0, r.len(), r.as_ptr() as u64))
+        self.map
+            .iter()
+            .map(|r| (r.start_addr().0, r.len(), r.as_ptr() as u64))
     }
 
     /// Reads bytes.
@@ -108,7 +118,10 @@ impl Memory {
     pub fn write(&self, address: u64, buf: &[u8]) -> Result<(), MemoryError> {
         self.map
             .write_slice(buf, GuestAddress(address))
-            .map_err(|_| MemoryError::Access { address, len: buf.len() })
+            .map_err(|_| MemoryError::Access {
+                address,
+                len: buf.len(),
+            })
     }
 
     /// Reads 8 bytes at an 8-aligned address, at once.
@@ -182,7 +195,10 @@ impl Memory {
         if address & 7 != 0 {
             return Err(fail());
         }
-        let slice = self.map.get_slice(GuestAddress(address), 8).map_err(|_| fail())?;
+        let slice = self
+            .map
+            .get_slice(GuestAddress(address), 8)
+            .map_err(|_| fail())?;
         // SAFETY: the slice is 8 mapped and aligned bytes (regions are page-aligned), alive as long
         // as `self`; the guest changes them too, hence atomic.
         Ok(unsafe { &*slice.ptr_guard_mut().as_ptr().cast::<AtomicU64>() })
@@ -193,12 +209,22 @@ impl Memory {
     /// # Errors
     /// The range is not all memory.
     pub fn discard(&self, address: u64, len: u64) -> Result<(), MemoryError> {
-        let fail = || MemoryError::Access { address, len: len as usize };
-        let slice = self.map.get_slice(GuestAddress(address), len as usize).map_err(|_| fail())?;
+        let fail = || MemoryError::Access {
+            address,
+            len: len as usize,
+        };
+        let slice = self
+            .map
+            .get_slice(GuestAddress(address), len as usize)
+            .map_err(|_| fail())?;
         // SAFETY: the slice is inside one of our private anonymous mappings; losing its content is
         // what is asked for.
         let rc = unsafe {
-            libc::madvise(slice.ptr_guard_mut().as_ptr().cast(), len as usize, libc::MADV_DONTNEED)
+            libc::madvise(
+                slice.ptr_guard_mut().as_ptr().cast(),
+                len as usize,
+                libc::MADV_DONTNEED,
+            )
         };
         if rc == 0 { Ok(()) } else { Err(fail()) }
     }

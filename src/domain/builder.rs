@@ -48,7 +48,9 @@ pub enum BuildError {
         need: u64,
     },
     /// The kernel asks for an address space that cannot be.
-    #[error("-kernel: The kernel's notes ask for an initial mapping that meets the hypervisor's addresses")]
+    #[error(
+        "-kernel: The kernel's notes ask for an initial mapping that meets the hypervisor's addresses"
+    )]
     Layout,
     /// Memory that should be there is not.
     #[error(transparent)]
@@ -130,7 +132,9 @@ impl Pages {
         let initrd_mapped = !notes.mod_start_pfn;
         let mut initrd = if initrd_mapped { take(initrd_pages) } else { 0 };
         let p2m_pages = (pages * 8).div_ceil(PAGE_SIZE);
-        let p2m_va = notes.init_p2m.filter(|va| *va < base && va % PAGE_SIZE == 0);
+        let p2m_va = notes
+            .init_p2m
+            .filter(|va| *va < base && va % PAGE_SIZE == 0);
         let mut p2m = if p2m_va.is_none() { take(p2m_pages) } else { 0 };
         let start_info = take(1);
         let store = take(1);
@@ -146,14 +150,19 @@ impl Pages {
         }
         let (mut p2m_tables, mut p2m_table_pages) = (0, 0);
         if let Some(va) = p2m_va {
-            let top = va.checked_add(p2m_pages * PAGE_SIZE).ok_or(BuildError::Layout)?;
+            let top = va
+                .checked_add(p2m_pages * PAGE_SIZE)
+                .ok_or(BuildError::Layout)?;
             p2m = end;
             p2m_tables = p2m + p2m_pages;
             p2m_table_pages = tables_for(va, top).iter().sum();
             end = p2m_tables + p2m_table_pages;
         }
         if end > pages {
-            return Err(BuildError::TooSmall { have: pages >> 8, need: end.div_ceil(256) + 1 });
+            return Err(BuildError::TooSmall {
+                have: pages >> 8,
+                need: end.div_ceil(256) + 1,
+            });
         }
         Ok(Self {
             base,
@@ -220,7 +229,12 @@ fn crosses_hole(first: u64, last: u64) -> bool {
 ///
 /// # Errors
 /// The initrd cannot be read, or the domain is too small.
-pub fn build(m: &Memory, map: &MachineMap, plan: &Plan<'_>, hole_l4: &[u64; 16]) -> Result<Built, BuildError> {
+pub fn build(
+    m: &Memory,
+    map: &MachineMap,
+    plan: &Plan<'_>,
+    hole_l4: &[u64; 16],
+) -> Result<Built, BuildError> {
     let initrd = plan.initrd.map(Initrd::open).transpose()?;
     let pages = Pages::lay_out(plan, map.pages, initrd.as_ref().map_or(0, |i| i.len))?;
     copy_kernel(m, plan)?;
@@ -246,7 +260,11 @@ pub fn build(m: &Memory, map: &MachineMap, plan: &Plan<'_>, hole_l4: &[u64; 16])
 /// Writes a run of pseudo-physical memory, which may cross the hole.
 fn write_pfns(m: &Memory, mut pseudo: u64, mut data: &[u8]) -> Result<(), MemoryError> {
     while !data.is_empty() {
-        let limit = if pseudo < HOLE_START { HOLE_START - pseudo } else { u64::MAX };
+        let limit = if pseudo < HOLE_START {
+            HOLE_START - pseudo
+        } else {
+            u64::MAX
+        };
         let n = limit.min(data.len() as u64) as usize;
         let ma = pfn_to_mfn(pseudo / PAGE_SIZE) * PAGE_SIZE + pseudo % PAGE_SIZE;
         m.write(ma, &data[..n])?;
@@ -272,7 +290,11 @@ fn copy_kernel(m: &Memory, plan: &Plan<'_>) -> Result<(), BuildError> {
 /// instead, which the emulator knows by the byte behind it.
 fn hypercall_page(flavour: Flavour) -> Vec<u8> {
     const IRET: u32 = 23;
-    let call = if flavour.pvm { [0xf4, 0x05] } else { [0x0f, 0x05] };
+    let call = if flavour.pvm {
+        [0xf4, 0x05]
+    } else {
+        [0x0f, 0x05]
+    };
     let mut page = Vec::with_capacity(PAGE_SIZE as usize);
     for n in 0..128u32 {
         let mut stub = vec![0x51, 0x41, 0x53]; // push rcx; push r11
@@ -299,18 +321,28 @@ struct Initrd {
 
 impl Initrd {
     fn open(path: &Path) -> Result<Self, BuildError> {
-        let fail = |source| BuildError::Initrd { path: path.to_owned(), source };
+        let fail = |source| BuildError::Initrd {
+            path: path.to_owned(),
+            source,
+        };
         let file = File::open(path).map_err(fail)?;
         let meta = file.metadata().map_err(fail)?;
         if !meta.is_file() {
             let e = std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file");
             return Err(fail(e));
         }
-        Ok(Self { path: path.to_owned(), file, len: meta.len() })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            len: meta.len(),
+        })
     }
 
     fn copy(self, m: &Memory, page: u64) -> Result<(), BuildError> {
-        let fail = |source| BuildError::Initrd { path: self.path.clone(), source };
+        let fail = |source| BuildError::Initrd {
+            path: self.path.clone(),
+            source,
+        };
         let mut buf = vec![0; 1 << 20];
         let mut done = 0;
         let mut file = &self.file;
@@ -350,8 +382,18 @@ fn write_words(
 fn write_p2m(m: &Memory, pages: &Pages, count: u64) -> Result<(), MemoryError> {
     let base = pages.p2m * PAGE_SIZE;
     let padded = pages.p2m_pages * 512;
-    let value = |pfn| if pfn < count { pfn_to_mfn(pfn) } else { u64::MAX };
-    write_words(|offset, data| write_pfns(m, base + offset, data), padded, value)
+    let value = |pfn| {
+        if pfn < count {
+            pfn_to_mfn(pfn)
+        } else {
+            u64::MAX
+        }
+    };
+    write_words(
+        |offset, data| write_pfns(m, base + offset, data),
+        padded,
+        value,
+    )
 }
 
 fn write_m2p(m: &Memory, map: &MachineMap) -> Result<(), MemoryError> {
@@ -364,7 +406,11 @@ fn write_m2p(m: &Memory, map: &MachineMap) -> Result<(), MemoryError> {
         _ if mfn >= shared && mfn < shared_end => SHARED_M2P_ENTRY,
         _ => INVALID_M2P_ENTRY,
     };
-    write_words(|offset, data| m.write(map.m2p + offset, data), map.m2p_entries, value)
+    write_words(
+        |offset, data| m.write(map.m2p + offset, data),
+        map.m2p_entries,
+        value,
+    )
 }
 
 /// Records in the frame table that the frames of the hole are not the domain's.
@@ -393,7 +439,8 @@ impl TableWriter<'_> {
         }
         let mfn = pfn_to_mfn(self.next);
         self.next += 1;
-        self.m.store_u32(self.map.frame_table + mfn * 4, level + COUNT_ONE)?;
+        self.m
+            .store_u32(self.map.frame_table + mfn * 4, level + COUNT_ONE)?;
         Ok(mfn)
     }
 
@@ -443,9 +490,19 @@ impl TableWriter<'_> {
 }
 
 /// Writes the page tables and their types; returns the frame of the L4.
-fn write_tables(m: &Memory, map: &MachineMap, p: &Pages, hole: &[u64; 16]) -> Result<u64, BuildError> {
+fn write_tables(
+    m: &Memory,
+    map: &MachineMap,
+    p: &Pages,
+    hole: &[u64; 16],
+) -> Result<u64, BuildError> {
     let tables = p.tables..p.tables + p.table_pages;
-    let mut w = TableWriter { m, map, next: tables.start, end: tables.end };
+    let mut w = TableWriter {
+        m,
+        map,
+        next: tables.start,
+        end: tables.end,
+    };
     let l4 = w.table(4)?;
     w.map(l4, p.base, 0, p.mapped, |page| tables.contains(&page))?;
     if let Some(va) = p.p2m_va {
@@ -461,7 +518,12 @@ fn write_tables(m: &Memory, map: &MachineMap, p: &Pages, hole: &[u64; 16]) -> Re
     Ok(l4)
 }
 
-fn write_start_info(m: &Memory, map: &MachineMap, p: &Pages, plan: &Plan<'_>) -> Result<(), BuildError> {
+fn write_start_info(
+    m: &Memory,
+    map: &MachineMap,
+    p: &Pages,
+    plan: &Plan<'_>,
+) -> Result<(), BuildError> {
     let at = pfn_to_mfn(p.start_info) * PAGE_SIZE;
     let mut flags = 0;
     let (mod_start, mod_len) = match (p.initrd_len, p.initrd_mapped) {
@@ -501,8 +563,14 @@ fn write_start_info(m: &Memory, map: &MachineMap, p: &Pages, plan: &Plan<'_>) ->
 
 /// Grants 0 and 1: the console and xenstore pages, for domain 0 (version 1 entries).
 fn seed_grants(m: &Memory, map: &MachineMap, p: &Pages) -> Result<(), MemoryError> {
-    m.store(map.grant_frames, GRANT_PERMIT_ACCESS | pfn_to_mfn(p.console) << 32)?;
-    m.store(map.grant_frames + 8, GRANT_PERMIT_ACCESS | pfn_to_mfn(p.store) << 32)
+    m.store(
+        map.grant_frames,
+        GRANT_PERMIT_ACCESS | pfn_to_mfn(p.console) << 32,
+    )?;
+    m.store(
+        map.grant_frames + 8,
+        GRANT_PERMIT_ACCESS | pfn_to_mfn(p.store) << 32,
+    )
 }
 
 const _: () = assert!(LARGE_PAGE == 1 << 21);
@@ -514,7 +582,10 @@ mod tests {
     #[test]
     fn table_counts() {
         assert_eq!(tables_for(0, 1 << 21), [1, 1, 1]);
-        assert_eq!(tables_for(0x8000000000, 0x8000000000 + (3 << 21)), [3, 1, 1]);
+        assert_eq!(
+            tables_for(0x8000000000, 0x8000000000 + (3 << 21)),
+            [3, 1, 1]
+        );
         let (count, mapped) = Pages::main_tables(0xffff_ffff_8000_0000, 0x5000).unwrap();
         assert_eq!(mapped % 1024, 0);
         assert_eq!(count, 3 + mapped / 512);
@@ -525,7 +596,15 @@ mod tests {
     fn hypercall_stubs_are_xens() {
         let page = hypercall_page(Flavour { pvm: false });
         assert_eq!(page.len(), 4096);
-        assert_eq!(&page[32..45], [0x51, 0x41, 0x53, 0xb8, 1, 0, 0, 0, 0x0f, 5, 0x41, 0x5b, 0x59]);
-        assert_eq!(&page[23 * 32..23 * 32 + 11], [0x51, 0x41, 0x53, 0x50, 0xb8, 23, 0, 0, 0, 0x0f, 5]);
+        assert_eq!(
+            &page[32..45],
+            [
+                0x51, 0x41, 0x53, 0xb8, 1, 0, 0, 0, 0x0f, 5, 0x41, 0x5b, 0x59
+            ]
+        );
+        assert_eq!(
+            &page[23 * 32..23 * 32 + 11],
+            [0x51, 0x41, 0x53, 0x50, 0xb8, 23, 0, 0, 0, 0x0f, 5]
+        );
     }
 }

@@ -24,7 +24,9 @@ const NAMES: [&str; 21] = [
     "rdi", "err", "rip", "cs", "rflags", "rsp", "ss",
 ];
 /// Order in which registers are shown.
-const SHOWN: [usize; 20] = [16, 19, 18, 17, 20, 10, 5, 11, 12, 13, 14, 4, 9, 8, 7, 6, 3, 2, 1, 0];
+const SHOWN: [usize; 20] = [
+    16, 19, 18, 17, 20, 10, 5, 11, 12, 13, 14, 4, 9, 8, 7, 6, 3, 2, 1, 0,
+];
 
 /// The report of a crash on a vcpu.
 pub fn report(domain: &Domain, vcpu: u32, why: &str) -> String {
@@ -46,8 +48,11 @@ pub fn report(domain: &Domain, vcpu: u32, why: &str) -> String {
     }
     let _ = writeln!(text, "    cr2 {cr2:016x}    cr3 {cr3:016x}");
     stack(domain, cr3, r[19], &mut text);
-    let list: Vec<String> =
-        last.to_le_bytes().iter().map(|n| format!("{n} ({})", name(*n))).collect();
+    let list: Vec<String> = last
+        .to_le_bytes()
+        .iter()
+        .map(|n| format!("{n} ({})", name(*n)))
+        .collect();
     let _ = write!(text, "last hypercalls, latest first: {}", list.join(", "));
     text
 }
@@ -75,14 +80,49 @@ fn stack(domain: &Domain, cr3: u64, rsp: u64, text: &mut String) {
 /// Name of a hypercall.
 pub fn name(n: u8) -> &'static str {
     const NAMES: [&str; 43] = [
-        "set_trap_table", "mmu_update", "set_gdt", "stack_switch", "set_callbacks",
-        "fpu_taskswitch", "sched_op_compat", "platform_op", "set_debugreg", "get_debugreg",
-        "update_descriptor", "11", "memory_op", "multicall", "update_va_mapping", "set_timer_op",
-        "event_channel_op_compat", "xen_version", "console_io", "physdev_op_compat",
-        "grant_table_op", "vm_assist", "update_va_mapping_otherdomain", "iret", "vcpu_op",
-        "set_segment_base", "mmuext_op", "xsm_op", "nmi_op", "sched_op", "callback_op",
-        "xenoprof_op", "event_channel_op", "physdev_op", "hvm_op", "sysctl", "domctl", "kexec_op",
-        "tmem_op", "argo_op", "xenpmu_op", "dm_op", "hypfs_op",
+        "set_trap_table",
+        "mmu_update",
+        "set_gdt",
+        "stack_switch",
+        "set_callbacks",
+        "fpu_taskswitch",
+        "sched_op_compat",
+        "platform_op",
+        "set_debugreg",
+        "get_debugreg",
+        "update_descriptor",
+        "11",
+        "memory_op",
+        "multicall",
+        "update_va_mapping",
+        "set_timer_op",
+        "event_channel_op_compat",
+        "xen_version",
+        "console_io",
+        "physdev_op_compat",
+        "grant_table_op",
+        "vm_assist",
+        "update_va_mapping_otherdomain",
+        "iret",
+        "vcpu_op",
+        "set_segment_base",
+        "mmuext_op",
+        "xsm_op",
+        "nmi_op",
+        "sched_op",
+        "callback_op",
+        "xenoprof_op",
+        "event_channel_op",
+        "physdev_op",
+        "hvm_op",
+        "sysctl",
+        "domctl",
+        "kexec_op",
+        "tmem_op",
+        "argo_op",
+        "xenpmu_op",
+        "dm_op",
+        "hypfs_op",
     ];
     NAMES.get(usize::from(n)).copied().unwrap_or("?")
 }

@@ -50,7 +50,11 @@ const DATA: u64 = P | RW | A | D | NX;
 /// # Errors
 /// The image is damaged or does not fit.
 pub fn place(m: &Memory, map: &MachineMap, flavour: Flavour) -> Result<Placed, EmulatorError> {
-    let mut tables = Tables { m, next: map.tables, end: map.tables_end };
+    let mut tables = Tables {
+        m,
+        next: map.tables,
+        end: map.tables_end,
+    };
     let idle_l4 = tables.page()?;
     let m2p_slot = if flavour.pvm { M2P_SLOT_ALT } else { M2P_SLOT };
     let entry = load_image(&mut tables, map, idle_l4)?;
@@ -64,7 +68,13 @@ pub fn place(m: &Memory, map: &MachineMap, flavour: Flavour) -> Result<Placed, E
         }
         Ok::<(), EmulatorError>(())
     };
-    large(&mut tables, FRAME_TABLE_SLOT, map.frame_table, map.m2p, DATA)?;
+    large(
+        &mut tables,
+        FRAME_TABLE_SLOT,
+        map.frame_table,
+        map.m2p,
+        DATA,
+    )?;
     large(&mut tables, m2p_slot, map.m2p, map.end, P | US | A | NX)?;
     for (start, end) in direct_ranges(map) {
         let mut at = start;
@@ -77,7 +87,12 @@ pub fn place(m: &Memory, map: &MachineMap, flavour: Flavour) -> Result<Placed, E
     for (i, e) in hole_l4.iter_mut().enumerate() {
         *e = m.load(idle_l4 + (HOLE_FIRST_SLOT + i) as u64 * 8)?;
     }
-    Ok(Placed { entry, idle_l4, hole_l4, m2p_va: slot_va(m2p_slot as u64) })
+    Ok(Placed {
+        entry,
+        idle_l4,
+        hole_l4,
+        m2p_va: slot_va(m2p_slot as u64),
+    })
 }
 
 /// Machine memory, in large pages. A large page at the end of RAM may stand over nothing; the
@@ -93,7 +108,8 @@ fn direct_ranges(map: &MachineMap) -> Vec<(u64, u64)> {
 }
 
 fn load_image(t: &mut Tables<'_>, map: &MachineMap, l4: u64) -> Result<u64, EmulatorError> {
-    let file = ElfFile64::<LittleEndian>::parse(IMAGE).map_err(|_| EmulatorError::Image("not ELF"))?;
+    let file =
+        ElfFile64::<LittleEndian>::parse(IMAGE).map_err(|_| EmulatorError::Image("not ELF"))?;
     let endian = LittleEndian;
     for segment in file.elf_program_headers() {
         if segment.p_type(endian) != elf::PT_LOAD {
@@ -127,7 +143,11 @@ fn load_image(t: &mut Tables<'_>, map: &MachineMap, l4: u64) -> Result<u64, Emul
 fn map_info(t: &mut Tables<'_>, map: &MachineMap, l4: u64) -> Result<(), EmulatorError> {
     for page in 0..INFO_PAGES {
         let va = BOOT_INFO_VA + page * PAGE_SIZE;
-        let bits = if va == TRAMPOLINE_VA { P | US | A } else { P | A | D | NX };
+        let bits = if va == TRAMPOLINE_VA {
+            P | US | A
+        } else {
+            P | A | D | NX
+        };
         t.map(l4, va, (map.info + page * PAGE_SIZE) | bits)?;
     }
     // HLT raises #GP in ring 3, which is how ring 0 learns of a SYSCALL that stayed there; the
@@ -207,9 +227,20 @@ pub fn write_info(
     }
     let table = map.info + (CPUID_TABLE_VA - BOOT_INFO_VA);
     for (i, row) in cpuid.iter().enumerate() {
-        let CpuidEntry { leaf, subleaf, indexed, eax, ebx, ecx, edx, pad } = *row;
-        let bytes: Vec<u8> =
-            [leaf, subleaf, indexed, eax, ebx, ecx, edx, pad].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let CpuidEntry {
+            leaf,
+            subleaf,
+            indexed,
+            eax,
+            ebx,
+            ecx,
+            edx,
+            pad,
+        } = *row;
+        let bytes: Vec<u8> = [leaf, subleaf, indexed, eax, ebx, ecx, edx, pad]
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect();
         m.write(table + i as u64 * 32, &bytes)?;
     }
     Ok(())
@@ -256,7 +287,9 @@ impl Tables<'_> {
 
     fn map_large(&mut self, l4: u64, va: u64, entry: u64) -> Result<(), EmulatorError> {
         let l2 = self.table_for(l4, va, 2)?;
-        Ok(self.m.store(l2 + pte::index(va, 2) as u64 * 8, entry | PSE)?)
+        Ok(self
+            .m
+            .store(l2 + pte::index(va, 2) as u64 * 8, entry | PSE)?)
     }
 }
 

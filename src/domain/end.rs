@@ -68,7 +68,10 @@ impl EndSignal {
     }
 
     fn put(&self, end: End) {
-        self.end.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(end);
+        self.end
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(end);
         self.over.store(true, Ordering::SeqCst);
         self.wake();
     }
@@ -95,7 +98,10 @@ impl EndSignal {
 
     /// The end, if there is one.
     pub fn end(&self) -> Option<End> {
-        self.end.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.end
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Signalled at the end, and when a watchdog timer changes.

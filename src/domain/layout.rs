@@ -58,7 +58,11 @@ impl MachineMap {
         let sizes = |start: u64| Self::at(pages, vcpus, ram_end, start);
         let map = sizes(ram_end.next_multiple_of(LARGE_PAGE));
         // nothing of the emulator lies in the hole either
-        if ram_end <= HOLE_START && map.end > HOLE_START { sizes(HOLE_END) } else { map }
+        if ram_end <= HOLE_START && map.end > HOLE_START {
+            sizes(HOLE_END)
+        } else {
+            map
+        }
     }
 
     fn at(pages: u64, vcpus: u64, ram_end: u64, start: u64) -> Self {

@@ -132,8 +132,14 @@ impl Domain {
         for id in 0..config.vcpus {
             vcpus.push(vm.create_vcpu(id)?);
         }
-        let tsc_khz = vcpus.first().and_then(|v| v.get_tsc_khz().ok()).unwrap_or(0);
-        let facts = XenFacts { version: XEN_VERSION, tsc_khz };
+        let tsc_khz = vcpus
+            .first()
+            .and_then(|v| v.get_tsc_khz().ok())
+            .unwrap_or(0);
+        let facts = XenFacts {
+            version: XEN_VERSION,
+            tsc_khz,
+        };
         let tables = cpuid::tables(&supported, flavour, facts);
         let mut flags = tables.flags | FLAG_STEAL_TIME;
         if flavour.pvm {
@@ -251,6 +257,11 @@ fn prepare(
     vcpu.set_cpuid2(&cpuid).map_err(call("KVM_SET_CPUID2"))?;
     let top = VCPU_AREA_VA + id * AREA_SIZE + AREA_VCPU;
     // the start-up code expects the stack as a call leaves it
-    let start = Ring0Start { cr3: placed.idle_l4, rip: placed.entry, rsp: top, rdi: id };
+    let start = Ring0Start {
+        cr3: placed.idle_l4,
+        rip: placed.entry,
+        rsp: top,
+        rdi: id,
+    };
     start_in_ring0(vcpu, start)
 }

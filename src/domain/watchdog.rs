@@ -19,7 +19,10 @@ impl Watchdogs {
     /// # Errors
     /// ENOSPC if none is free, EINVAL if `id` is not in use.
     pub fn set(&self, id: u32, timeout: u32) -> Result<i64, i64> {
-        let mut deadlines = self.deadlines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deadlines = self
+            .deadlines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let at = Instant::now() + Duration::from_secs(u64::from(timeout));
         if id == 0 {
             if timeout == 0 {
@@ -29,14 +32,20 @@ impl Watchdogs {
             deadlines[free] = Some(at);
             return Ok(free as i64 + 1);
         }
-        let slot = deadlines.get_mut(id as usize - 1).filter(|d| d.is_some()).ok_or(EINVAL)?;
+        let slot = deadlines
+            .get_mut(id as usize - 1)
+            .filter(|d| d.is_some())
+            .ok_or(EINVAL)?;
         *slot = (timeout != 0).then_some(at);
         Ok(0)
     }
 
     /// When the next one expires.
     pub fn next(&self) -> Option<Instant> {
-        let deadlines = self.deadlines.lock().unwrap_or_else(PoisonError::into_inner);
+        let deadlines = self
+            .deadlines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         deadlines.iter().flatten().min().copied()
     }
 }

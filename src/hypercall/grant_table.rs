@@ -31,7 +31,10 @@ pub(super) fn grant_table_op(call: &Call<'_>) -> Answer {
     let cmd = cmd as u32;
     let single = matches!(
         cmd,
-        GNTTABOP_SETUP_TABLE | GNTTABOP_QUERY_SIZE | GNTTABOP_SET_VERSION | GNTTABOP_GET_STATUS_FRAMES
+        GNTTABOP_SETUP_TABLE
+            | GNTTABOP_QUERY_SIZE
+            | GNTTABOP_SET_VERSION
+            | GNTTABOP_GET_STATUS_FRAMES
     );
     if single && count != 1 {
         return Err(EINVAL);
@@ -66,7 +69,9 @@ pub(super) fn grant_table_op(call: &Call<'_>) -> Answer {
         }
         GNTTABOP_MAP_GRANT_REF => each(count, |i| g.write(arg + i * 32 + 18, &bad_domain()))?,
         GNTTABOP_UNMAP_GRANT_REF => {
-            each(count, |i| g.write(arg + i * 24 + 20, &GNTST_BAD_HANDLE.to_le_bytes()))?;
+            each(count, |i| {
+                g.write(arg + i * 24 + 20, &GNTST_BAD_HANDLE.to_le_bytes())
+            })?;
         }
         GNTTABOP_COPY => each(count, |i| g.write(arg + i * 40 + 36, &bad_domain()))?,
         GNTTABOP_DUMP_TABLE => status(2, GNTST_PERMISSION_DENIED)?,
@@ -101,8 +106,12 @@ fn setup_table(call: &Call<'_>, arg: u64) -> Result<(), i64> {
     } else if wanted > GRANT_FRAMES {
         GNTST_GENERAL_ERROR
     } else {
-        let mut table =
-            call.domain.hypercalls.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = call
+            .domain
+            .hypercalls
+            .grants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         table.frames = table.frames.max(wanted);
         for i in 0..wanted {
             let mfn = call.domain.map.grant_frames / PAGE_SIZE + i;

@@ -45,8 +45,12 @@ pub(super) fn memory_op(call: &Call<'_>) -> Answer {
             call.guest.write(arg, &bytes)?;
             Ok(0)
         }
-        XENMEM_MACHINE_MEMORY_MAP | XENMEM_SET_MEMORY_MAP | XENMEM_SET_POD_TARGET
-        | XENMEM_GET_POD_TARGET | XENMEM_CLAIM_PAGES | XENMEM_ACQUIRE_RESOURCE => Err(EPERM),
+        XENMEM_MACHINE_MEMORY_MAP
+        | XENMEM_SET_MEMORY_MAP
+        | XENMEM_SET_POD_TARGET
+        | XENMEM_GET_POD_TARGET
+        | XENMEM_CLAIM_PAGES
+        | XENMEM_ACQUIRE_RESOURCE => Err(EPERM),
         XENMEM_ADD_TO_PHYSMAP | XENMEM_REMOVE_FROM_PHYSMAP => Err(EACCES),
         XENMEM_GET_VNUMAINFO => Err(EOPNOTSUPP),
         _ => Err(ENOSYS),
@@ -54,11 +58,19 @@ pub(super) fn memory_op(call: &Call<'_>) -> Answer {
 }
 
 fn own(dom: u16) -> Result<(), i64> {
-    if dom == DOMID_SELF || dom == DOMID { Ok(()) } else { Err(ESRCH) }
+    if dom == DOMID_SELF || dom == DOMID {
+        Ok(())
+    } else {
+        Err(ESRCH)
+    }
 }
 
 fn pages<'a>(call: &Call<'a>) -> std::sync::MutexGuard<'a, u64> {
-    call.domain.hypercalls.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    call.domain
+        .hypercalls
+        .pages
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One range of RAM from 0 on: a PV guest's memory has no holes.
@@ -83,7 +95,10 @@ struct Reservation {
 /// Reads a `struct xen_memory_reservation` of single pages of this domain.
 fn reservation(call: &Call<'_>, arg: u64) -> Result<Option<Reservation>, i64> {
     let g = &call.guest;
-    let r = Reservation { list: g.u64(arg)?, count: g.u64(arg + 8)? };
+    let r = Reservation {
+        list: g.u64(arg)?,
+        count: g.u64(arg + 8)?,
+    };
     own(g.u16(arg + 24)?)?;
     // larger extents mean contiguous machine memory, which only drivers of hardware want
     Ok((g.u32(arg + 16)? == 0 && r.count <= MAX_EXTENTS).then_some(r))
@@ -97,11 +112,15 @@ fn ram(call: &Call<'_>, mfn: u64) -> Option<u64> {
 
 /// Takes pages back: they must not be page tables; their memory goes to the host.
 fn decrease(call: &Call<'_>, arg: u64) -> Answer {
-    let Some(r) = reservation(call, arg)? else { return Ok(0) };
+    let Some(r) = reservation(call, arg)? else {
+        return Ok(0);
+    };
     let (m, map) = (&call.domain.memory, &call.domain.map);
     for i in 0..r.count {
         let mfn = call.guest.u64(r.list + i * 8)?;
-        let Some(ma) = ram(call, mfn) else { return Ok(i as i64) };
+        let Some(ma) = ram(call, mfn) else {
+            return Ok(i as i64);
+        };
         let record = map.frame_table + mfn * 4;
         let present = m.load_u32(record).map_err(|_| EINVAL)?;
         if kind(present) != 0 || present & NOT_OWNED != 0 {
@@ -117,15 +136,20 @@ fn decrease(call: &Call<'_>, arg: u64) -> Answer {
 
 /// Gives pages: each pseudo-physical page gets the machine frame that it had at the start.
 fn populate(call: &Call<'_>, arg: u64) -> Answer {
-    let Some(r) = reservation(call, arg)? else { return Ok(0) };
+    let Some(r) = reservation(call, arg)? else {
+        return Ok(0);
+    };
     let (m, map) = (&call.domain.memory, &call.domain.map);
     for i in 0..r.count {
         let pfn = call.guest.u64(r.list + i * 8)?;
         if pfn >= map.pages {
             return Ok(i as i64);
         }
-        let Some(mfn) = absent_frame(call, pfn)? else { return Ok(i as i64) };
-        m.store_u32(map.frame_table + mfn * 4, 0).map_err(|_| EINVAL)?;
+        let Some(mfn) = absent_frame(call, pfn)? else {
+            return Ok(i as i64);
+        };
+        m.store_u32(map.frame_table + mfn * 4, 0)
+            .map_err(|_| EINVAL)?;
         m.store(map.m2p + mfn * 8, pfn).map_err(|_| EINVAL)?;
         call.guest.write(r.list + i * 8, &mfn.to_le_bytes())?;
         *pages(call) += 1;

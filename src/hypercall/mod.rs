@@ -94,7 +94,12 @@ pub fn dispatch(call: &Call<'_>) -> i64 {
 
 fn log_once(call: &Call<'_>) {
     let key = (call.op, call.args[0]);
-    let mut seen = call.domain.hypercalls.logged.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut seen = call
+        .domain
+        .hypercalls
+        .logged
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     // bounded: a guest may invent numbers
     if seen.len() < 256 && seen.insert(key) {
         info!(target: "xenner::hypercall", "hypercall {} with command {:#x}: not there", key.0, key.1);
@@ -123,7 +128,8 @@ fn sched_op(call: &Call<'_>) -> Answer {
         // the old form has the reason in the argument
         return match cmd as u32 {
             SCHEDOP_SHUTDOWN => {
-                call.domain.shut_down(call.vcpu, ShutdownReason::from_code(arg as u32));
+                call.domain
+                    .shut_down(call.vcpu, ShutdownReason::from_code(arg as u32));
                 Ok(0)
             }
             _ => Err(ENOSYS),
@@ -131,7 +137,11 @@ fn sched_op(call: &Call<'_>) -> Answer {
     }
     match cmd as u32 {
         SCHEDOP_SHUTDOWN => {
-            let code = if direct == 1 { arg as u32 } else { call.guest.u32(arg)? };
+            let code = if direct == 1 {
+                arg as u32
+            } else {
+                call.guest.u32(arg)?
+            };
             let reason = ShutdownReason::from_code(code & 0xff);
             if reason == ShutdownReason::Suspend {
                 let _start_info = arg2;
@@ -168,7 +178,9 @@ fn vcpu_op(call: &Call<'_>) -> Answer {
     if at >= map.ram_end {
         return Err(EINVAL);
     }
-    call.domain.events.register_vcpu_info(id as u32, at + offset)?;
+    call.domain
+        .events
+        .register_vcpu_info(id as u32, at + offset)?;
     Ok(0)
 }
 

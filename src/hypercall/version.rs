@@ -3,7 +3,6 @@
 use xenner_xen_abi::errno::{EINVAL, ENOSYS, EPERM};
 use xenner_xen_abi::version::*;
 
-
 use super::{Answer, Call};
 
 /// Xen 4.17, whose interface this is.
@@ -52,4 +51,3 @@ pub(super) fn xen_version(call: &Call<'_>) -> Answer {
     call.guest.write(arg, &out)?;
     Ok(0)
 }
-

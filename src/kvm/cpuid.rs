@@ -9,8 +9,7 @@ use std::arch::x86_64::__cpuid_count;
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use xenner_emu_abi::boot::{self, CpuidEntry};
 use xenner_xen_abi::arch_x86_64::{
-    XEN_CPUID_FIRST_LEAF, XEN_CPUID_SIGNATURE_EBX, XEN_CPUID_SIGNATURE_ECX,
-    XEN_CPUID_SIGNATURE_EDX,
+    XEN_CPUID_FIRST_LEAF, XEN_CPUID_SIGNATURE_EBX, XEN_CPUID_SIGNATURE_ECX, XEN_CPUID_SIGNATURE_EDX,
 };
 
 use super::probe::Flavour;
@@ -48,8 +47,9 @@ const LEAF1_ECX: u32 = bits(&[0, 1, 9, 12, 13, 19, 20, 22, 23, 25, 26, 28, 29, 3
 const LEAF1_EDX: u32 = bits(&[0, 2, 4, 5, 6, 8, 9, 11, 15, 16, 19, 23, 24, 25, 26, 27, 28]);
 /// Leaf 7 EBX: FSGSBASE BMI1 AVX2 BMI2 ERMS AVX512F/DQ RDSEED ADX IFMA CLFLUSHOPT CLWB
 /// AVX512PF/ER/CD SHA AVX512BW/VL.
-const LEAF7_EBX: u32 =
-    bits(&[0, 3, 5, 8, 9, 16, 17, 18, 19, 21, 23, 24, 26, 27, 28, 29, 30, 31]);
+const LEAF7_EBX: u32 = bits(&[
+    0, 3, 5, 8, 9, 16, 17, 18, 19, 21, 23, 24, 26, 27, 28, 29, 30, 31,
+]);
 /// Leaf 7 ECX: AVX512_VBMI VBMI2 GFNI VAES VPCLMUL VNNI BITALG VPOPCNTDQ.
 const LEAF7_ECX: u32 = bits(&[1, 6, 8, 9, 10, 11, 12, 14]);
 /// Leaf 7 EDX: AVX512_4VNNIW 4FMAPS FSRM VP2INTERSECT.
@@ -59,8 +59,7 @@ const LEAF7_1_EAX: u32 = bits(&[0, 1, 2, 4, 5]);
 /// Leaf 80000001 ECX: LAHF CMP_LEGACY ABM SSE4A MISALIGNSSE 3DNOWPREFETCH XOP FMA4 TBM.
 const EXT1_ECX: u32 = bits(&[0, 1, 5, 6, 7, 8, 11, 16, 21]);
 /// Leaf 80000001 EDX: SYSCALL NX MMXEXT FXSR_OPT RDTSCP LM, and what repeats leaf 1 on AMD.
-const EXT1_EDX: u32 =
-    bits(&[0, 2, 4, 5, 6, 8, 9, 11, 15, 16, 20, 22, 23, 24, 25, 27, 29]);
+const EXT1_EDX: u32 = bits(&[0, 2, 4, 5, 6, 8, 9, 11, 15, 16, 20, 22, 23, 24, 25, 27, 29]);
 /// XSAVE components: x87, SSE, AVX, AVX-512.
 const XCR0: u32 = 0xe7;
 
@@ -98,15 +97,25 @@ pub fn for_probe(supported: &CpuId) -> CpuId {
 
 /// The tables for a vcpu.
 pub fn tables(supported: &CpuId, flavour: Flavour, facts: XenFacts) -> Tables {
-    let source = Source { supported, native_ring3: flavour.pvm };
+    let source = Source {
+        supported,
+        native_ring3: flavour.pvm,
+    };
     let mut kvm: Vec<kvm_cpuid_entry2> = Vec::new();
     let max_basic = source.get(0, 0).eax.min(0xd);
-    let max_ext = source.get(0x8000_0000, 0).eax.clamp(0x8000_0001, 0x8000_0008);
+    let max_ext = source
+        .get(0x8000_0000, 0)
+        .eax
+        .clamp(0x8000_0001, 0x8000_0008);
     for leaf in (0..=max_basic).chain(0x8000_0000..=max_ext) {
         for subleaf in subleaves(&source, leaf) {
             let mut e = source.get(leaf, subleaf);
             restrict(&mut e, flavour, max_basic, max_ext);
-            e.flags = if indexed(leaf) { KVM_CPUID_FLAG_SIGNIFCANT_INDEX } else { 0 };
+            e.flags = if indexed(leaf) {
+                KVM_CPUID_FLAG_SIGNIFCANT_INDEX
+            } else {
+                0
+            };
             kvm.push(e);
         }
     }
@@ -263,15 +272,23 @@ fn xen_leaves(source: &Source<'_>, facts: XenFacts) -> Vec<kvm_cpuid_entry2> {
     let row = |n: u32, index: u32, [eax, ebx, ecx, edx]: [u32; 4]| kvm_cpuid_entry2 {
         function: XEN_CPUID_FIRST_LEAF + n,
         index,
-        flags: if n == 3 { KVM_CPUID_FLAG_SIGNIFCANT_INDEX } else { 0 },
+        flags: if n == 3 {
+            KVM_CPUID_FLAG_SIGNIFCANT_INDEX
+        } else {
+            0
+        },
         eax,
         ebx,
         ecx,
         edx,
         ..Default::default()
     };
-    let signature =
-        [XEN_CPUID_FIRST_LEAF + 5, XEN_CPUID_SIGNATURE_EBX, XEN_CPUID_SIGNATURE_ECX, XEN_CPUID_SIGNATURE_EDX];
+    let signature = [
+        XEN_CPUID_FIRST_LEAF + 5,
+        XEN_CPUID_SIGNATURE_EBX,
+        XEN_CPUID_SIGNATURE_ECX,
+        XEN_CPUID_SIGNATURE_EDX,
+    ];
     vec![
         row(0, 0, signature),
         row(1, 0, [facts.version, 0, 0, 0]),
@@ -291,7 +308,11 @@ fn guest_row(e: &kvm_cpuid_entry2) -> CpuidEntry {
         indexed: u32::from(indexed(e.function)),
         eax: e.eax,
         ebx: e.ebx,
-        ecx: if e.function == 1 { e.ecx & !(X2APIC | TSC_DEADLINE) | e.ecx & XSAVE } else { e.ecx },
+        ecx: if e.function == 1 {
+            e.ecx & !(X2APIC | TSC_DEADLINE) | e.ecx & XSAVE
+        } else {
+            e.ecx
+        },
         edx: e.edx,
         pad: 0,
     }
@@ -314,10 +335,17 @@ mod tests {
         let t = tables(
             &supported(),
             Flavour { pvm: false },
-            XenFacts { version: 0x4_0011, tsc_khz: 1 },
+            XenFacts {
+                version: 0x4_0011,
+                tsc_khz: 1,
+            },
         );
         let leaf = |n| *t.guest.iter().find(|e| e.leaf == n).unwrap();
-        assert_eq!(leaf(1).edx & bits(&[3, 12, 13, 17]), 0, "PSE MTRR PGE PSE36");
+        assert_eq!(
+            leaf(1).edx & bits(&[3, 12, 13, 17]),
+            0,
+            "PSE MTRR PGE PSE36"
+        );
         assert_eq!(leaf(1).ecx & X2APIC, 0);
         assert_eq!(leaf(1).ecx & HYPERVISOR, HYPERVISOR);
         assert_eq!(leaf(7).ebx & bits(&[7, 10, 20]), 0, "SMEP INVPCID SMAP");

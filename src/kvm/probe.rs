@@ -28,7 +28,9 @@ pub fn flavour(kvm: &Kvm, forced: Forced) -> Result<Flavour, KvmError> {
     let flavour = match forced {
         Forced::Hardware => Flavour { pvm: false },
         Forced::Pvm => Flavour { pvm: true },
-        Forced::Auto => Flavour { pvm: !syscall_reaches_ring0(kvm)? },
+        Forced::Auto => Flavour {
+            pvm: !syscall_reaches_ring0(kvm)?,
+        },
     };
     info!(target: "xenner::kvm", "KVM flavour: {}", if flavour.pvm { "pvm" } else { "hardware" });
     Ok(flavour)
@@ -53,14 +55,27 @@ fn syscall_reaches_ring0(kvm: &Kvm) -> Result<bool, KvmError> {
         .map_err(call("KVM_GET_SUPPORTED_CPUID"))?;
     let table = cpuid::for_probe(&supported);
     vcpu.set_cpuid2(&table).map_err(call("KVM_SET_CPUID2"))?;
-    start_in_ring0(&vcpu, Ring0Start { cr3: L4, rip: CODE, rsp: 0x8000, rdi: 0 })?;
+    start_in_ring0(
+        &vcpu,
+        Ring0Start {
+            cr3: L4,
+            rip: CODE,
+            rsp: 0x8000,
+            rdi: 0,
+        },
+    )?;
     for _ in 0..16 {
         match vcpu.run() {
             Ok(VcpuExit::IoOut(port, _)) if port == u16::from(PORT_RING0) => return Ok(true),
             Ok(VcpuExit::IoOut(port, _)) if port == u16::from(PORT_RING3) => return Ok(false),
             Ok(exit) => return Err(KvmError::Probe(format!("{exit:?}"))),
             Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => {}
-            Err(source) => return Err(KvmError::Call { call: "KVM_RUN", source }),
+            Err(source) => {
+                return Err(KvmError::Call {
+                    call: "KVM_RUN",
+                    source,
+                });
+            }
         }
     }
     Err(KvmError::Probe("no answer".into()))

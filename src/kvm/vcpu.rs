@@ -10,9 +10,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use log::{debug, error, info};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 use xenner_emu_abi::area::{AREA_MAILBOX, AREA_SIZE};
-use xenner_emu_abi::mailbox::{
-    CrashReason, Mailbox, PORT_EVTCHN, PORT_REQUEST, Request, TEXT_LEN,
-};
+use xenner_emu_abi::mailbox::{CrashReason, Mailbox, PORT_EVTCHN, PORT_REQUEST, Request, TEXT_LEN};
 
 use crate::domain::{Domain, crash};
 use crate::guest_va::GuestVa;
@@ -44,17 +42,17 @@ impl VcpuThreads {
     ///
     /// # Errors
     /// The host gives no thread.
-    pub fn start(
-        domain: &Arc<Domain>,
-        vcpus: Vec<VcpuFd>,
-        paused: bool,
-    ) -> std::io::Result<Self> {
+    pub fn start(domain: &Arc<Domain>, vcpus: Vec<VcpuFd>, paused: bool) -> std::io::Result<Self> {
         register_signal_handler(SIGRTMIN(), on_kick)
             .map_err(|e| std::io::Error::from_raw_os_error(e.errno()))?;
         let gate = Arc::new(Gate::default());
         *gate.paused.lock().unwrap_or_else(PoisonError::into_inner) = paused;
         gate.closed.store(paused, Ordering::SeqCst);
-        let mut threads = Self { domain: domain.clone(), gate, threads: Vec::new() };
+        let mut threads = Self {
+            domain: domain.clone(),
+            gate,
+            threads: Vec::new(),
+        };
         for (id, fd) in vcpus.into_iter().enumerate() {
             let vcpu = Vcpu {
                 domain: domain.clone(),
@@ -62,8 +60,9 @@ impl VcpuThreads {
                 id: id as u32,
                 fd,
             };
-            let thread =
-                thread::Builder::new().name(format!("CPU {id}/KVM")).spawn(move || vcpu.run())?;
+            let thread = thread::Builder::new()
+                .name(format!("CPU {id}/KVM"))
+                .spawn(move || vcpu.run())?;
             threads.threads.push(thread);
         }
         Ok(threads)
@@ -71,7 +70,11 @@ impl VcpuThreads {
 
     /// Stops all vcpus at the gate; returns when they stand there.
     pub fn pause(&self) {
-        *self.gate.paused.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self
+            .gate
+            .paused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = true;
         self.gate.closed.store(true, Ordering::SeqCst);
         while (self.gate.waiting.load(Ordering::SeqCst) as usize) < self.threads.len()
             && !self.domain.end.is_over()
@@ -84,7 +87,11 @@ impl VcpuThreads {
     /// Lets the vcpus run.
     pub fn resume(&self) {
         self.gate.closed.store(false, Ordering::SeqCst);
-        *self.gate.paused.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        *self
+            .gate
+            .paused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = false;
         self.gate.changed.notify_all();
     }
 
@@ -136,10 +143,18 @@ impl Vcpu {
     }
 
     fn wait_at_gate(&self) {
-        let mut paused = self.gate.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut paused = self
+            .gate
+            .paused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         self.gate.waiting.fetch_add(1, Ordering::SeqCst);
         while *paused {
-            paused = self.gate.changed.wait(paused).unwrap_or_else(PoisonError::into_inner);
+            paused = self
+                .gate
+                .changed
+                .wait(paused)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         self.gate.waiting.fetch_sub(1, Ordering::SeqCst);
     }
@@ -216,7 +231,9 @@ impl Vcpu {
             }
             Some(Request::Crash) => {
                 let why = CrashReason::text(self.args()[0]);
-                self.domain.end.set_crash(crash::report(&self.domain, self.id, why));
+                self.domain
+                    .end
+                    .set_crash(crash::report(&self.domain, self.id, why));
             }
             Some(Request::Panic) => self.emulator_failed(&self.text()),
             Some(Request::Notify) => self.domain.events.signal_backend(self.args()[0] as u32),
@@ -225,7 +242,9 @@ impl Vcpu {
     }
 
     fn text(&self) -> String {
-        let len = self.word(std::mem::offset_of!(Mailbox, text_len)).min(TEXT_LEN as u64);
+        let len = self
+            .word(std::mem::offset_of!(Mailbox, text_len))
+            .min(TEXT_LEN as u64);
         let mut buf = vec![0; len as usize];
         let at = self.mailbox(std::mem::offset_of!(Mailbox, text));
         match self.domain.memory.read(at, &mut buf) {
@@ -248,7 +267,10 @@ impl Vcpu {
 
     fn xsetbv(&self) {
         let [index, value, ..] = self.args();
-        let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+        let mut xcrs = kvm_xcrs {
+            nr_xcrs: 1,
+            ..Default::default()
+        };
         xcrs.xcrs[0].xcr = index as u32;
         xcrs.xcrs[0].value = value;
         let ok = index == 0 && self.fd.set_xcrs(&xcrs).is_ok();

@@ -41,7 +41,10 @@ impl Vm {
                 .map_err(call("KVM_SET_USER_MEMORY_REGION"))?;
         }
         fd.create_irq_chip().map_err(call("KVM_CREATE_IRQCHIP"))?;
-        Ok(Self { fd: Arc::new(fd), _memory: memory.clone() })
+        Ok(Self {
+            fd: Arc::new(fd),
+            _memory: memory.clone(),
+        })
     }
 
     /// The file descriptor, for what has no method here.
@@ -54,7 +57,9 @@ impl Vm {
     /// # Errors
     /// KVM refuses.
     pub fn create_vcpu(&self, id: u32) -> Result<VcpuFd, KvmError> {
-        self.fd.create_vcpu(u64::from(id)).map_err(call("KVM_CREATE_VCPU"))
+        self.fd
+            .create_vcpu(u64::from(id))
+            .map_err(call("KVM_CREATE_VCPU"))
     }
 
     /// Sends an interrupt to a vcpu.
@@ -68,7 +73,10 @@ impl Vm {
             data: u32::from(vector),
             ..Default::default()
         };
-        self.fd.signal_msi(msi).map(|_| ()).map_err(call("KVM_SIGNAL_MSI"))
+        self.fd
+            .signal_msi(msi)
+            .map(|_| ())
+            .map_err(call("KVM_SIGNAL_MSI"))
     }
 
     /// Has 32-bit writes of `value` to an I/O port signal `event`, without leaving the kernel.
@@ -132,8 +140,10 @@ pub fn start_in_ring0(vcpu: &VcpuFd, start: Ring0Start) -> Result<(), KvmError> 
     r.rdi = start.rdi;
     r.rflags = 2;
     vcpu.set_regs(&r).map_err(call("KVM_SET_REGS"))?;
-    vcpu.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE })
-        .map_err(call("KVM_SET_MP_STATE"))
+    vcpu.set_mp_state(kvm_mp_state {
+        mp_state: KVM_MP_STATE_RUNNABLE,
+    })
+    .map_err(call("KVM_SET_MP_STATE"))
 }
 
 fn segment(selector: u16, kind: u8) -> kvm_segment {

@@ -2,8 +2,8 @@
 //! relocations and section tables that a loader does not need.
 //!
 //! Formats are those of Linux's `lib/decompress*.c`, LZO excepted. Output is
-//! bounded by [`MAX_IMAGE`]; buffers grow with what was really unpacked, never
-//! with what a header claims alone.
+//! bounded by [`MAX_IMAGE`] and by the packed size; buffers grow with what was
+//! really unpacked, never with what a header claims alone.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -22,6 +22,10 @@ const STEP: usize = 256 << 10;
 /// First buffer, at most so many times the packed size. Kernels pack 4 to 9
 /// times smaller.
 const LIKELY_RATIO: usize = 16;
+/// An image unpacks to so many times the packed size at most, beyond
+/// [`FREE_SIZE`]: a small file must not keep the loader busy for long.
+const MAX_RATIO: usize = 64;
+const FREE_SIZE: usize = 64 << 20;
 /// How far past the wanted bytes unpacking goes on to reach a checksum at the
 /// stream's end. Linux's relocations are about 1 MiB.
 const CHECKED_TAIL: usize = 4 << 20;
@@ -122,6 +126,7 @@ pub(super) struct Inflate<'a> {
     filled: usize,
     ended: bool,
     declared: Option<usize>,
+    limit: usize,
 }
 
 impl<'a> Inflate<'a> {
@@ -133,6 +138,9 @@ impl<'a> Inflate<'a> {
         } else {
             (payload, None)
         };
+        let limit = packed.len().saturating_mul(MAX_RATIO);
+        let limit = limit.clamp(FREE_SIZE, MAX_IMAGE);
+        check_declared(declared, limit)?;
         let failed = |e: io::Error| Cause::Decompress {
             codec,
             reason: e.to_string(),
@@ -146,6 +154,7 @@ impl<'a> Inflate<'a> {
             filled: 0,
             ended: false,
             declared,
+            limit,
         })
     }
 
@@ -154,15 +163,20 @@ impl<'a> Inflate<'a> {
         self.declared
     }
 
+    /// Bytes that are unpacked at most.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// The compression.
     pub(super) fn codec(&self) -> Codec {
         self.codec
     }
 
-    /// Unpacks until `wanted` bytes (at most [`MAX_IMAGE`]) are there or the
-    /// stream ends, and gives all that is there.
+    /// Unpacks until `wanted` bytes are there, the stream ends or the limit is
+    /// reached, and gives all that is there.
     pub(super) fn upto(&mut self, wanted: usize) -> Result<&[u8], Cause> {
-        let wanted = wanted.min(MAX_IMAGE);
+        let wanted = wanted.min(self.limit);
         let room = Self::room(self.codec);
         while self.filled < wanted && !self.ended {
             self.make_room(self.filled + room);
@@ -217,15 +231,18 @@ fn split_trailer(codec: Codec, payload: &[u8]) -> Result<(&[u8], Option<usize>),
     let Some((stream, size)) = payload.split_last_chunk::<4>() else {
         return Err(Cause::BadBzImage("the payload is too short".to_owned()));
     };
-    let size = u32::from_le_bytes(*size);
-    let declared = usize::try_from(size).unwrap_or(usize::MAX);
-    if declared > MAX_IMAGE {
-        return Err(Cause::TooLarge {
-            what: "the unpacked kernel",
-            size: u64::from(size),
-            limit: MAX_IMAGE as u64,
-        });
-    }
+    let declared = usize::try_from(u32::from_le_bytes(*size)).unwrap_or(usize::MAX);
     let stream = if codec.has_trailer() { stream } else { payload };
     Ok((stream, Some(declared)))
+}
+
+fn check_declared(declared: Option<usize>, limit: usize) -> Result<(), Cause> {
+    match declared {
+        Some(size) if size > limit => Err(Cause::TooLarge {
+            what: "the unpacked kernel",
+            size: size as u64,
+            limit: limit as u64,
+        }),
+        _ => Ok(()),
+    }
 }

@@ -10,6 +10,7 @@ use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 use super::WordSize;
 use super::decompress::{Inflate, MAX_IMAGE};
 use super::error::Cause;
+use super::layout;
 use super::notes::NoteReader;
 
 /// The longest header, `Elf64_Ehdr`.
@@ -38,6 +39,13 @@ impl Content<'_> {
         match self {
             Content::Plain(bytes) => Some(bytes.len() as u64),
             Content::Packed(inflate) => inflate.declared().map(|size| size as u64),
+        }
+    }
+
+    fn limit(&self) -> u64 {
+        match self {
+            Content::Plain(_) => MAX_IMAGE as u64,
+            Content::Packed(inflate) => inflate.limit() as u64,
         }
     }
 
@@ -75,12 +83,14 @@ impl Load {
     }
 }
 
-/// What the image says. Not yet checked for sense.
+/// What the image says, its notes not yet checked.
 #[derive(Debug)]
 pub(super) struct Elf {
     pub(super) word: WordSize,
     pub(super) entry: u64,
     pub(super) loads: Vec<Load>,
+    /// Lowest and highest physical address.
+    pub(super) span: (u64, u64),
     pub(super) notes: NoteReader,
 }
 
@@ -114,7 +124,9 @@ fn read_class<E: FileHeader<Endian = LittleEndian>>(content: &mut Content) -> Re
     let segments = header.program_headers(LE, data).map_err(object_error)?;
     let (loads, note_ranges) = segment_ranges(segments);
 
-    let needed = loads_end(&loads, content.size())?;
+    // Before anything is unpacked for them.
+    let span = layout::span(&loads)?;
+    let needed = loads_end(&loads, content)?;
     let data = content.upto(needed.saturating_add(content.tail()))?;
     if (data.len() as u64) < needed {
         return Err(truncated(needed, data.len() as u64));
@@ -131,6 +143,7 @@ fn read_class<E: FileHeader<Endian = LittleEndian>>(content: &mut Content) -> Re
         word,
         entry,
         loads,
+        span,
         notes,
     })
 }
@@ -172,36 +185,39 @@ fn segment_ranges<P: ProgramHeader<Endian = LittleEndian>>(segments: &[P]) -> (V
 }
 
 /// Where in the image the last segment ends.
-fn loads_end(loads: &[Load], size: Option<u64>) -> Result<u64, Cause> {
+fn loads_end(loads: &[Load], content: &Content) -> Result<u64, Cause> {
     let mut needed = 0;
     for load in loads.iter().filter(|load| load.filesz > 0) {
         let end = load.offset.checked_add(load.filesz);
         needed = needed.max(end.ok_or_else(|| bad("a segment ends beyond 2^64"))?);
     }
-    if needed > MAX_IMAGE as u64 {
+    if needed > content.limit() {
         return Err(Cause::TooLarge {
             what: "the kernel's end in its ELF image",
             size: needed,
-            limit: MAX_IMAGE as u64,
+            limit: content.limit(),
         });
     }
-    match size {
+    match content.size() {
         Some(size) if size < needed => Err(truncated(needed, size)),
         _ => Ok(needed),
     }
 }
 
-/// Looks for the notes in SHT_NOTE sections, then for `__xen_guest`. Takes the
-/// image to its end; every kernel with a PT_NOTE segment is spared that.
+/// Looks for the notes in SHT_NOTE sections, then for `__xen_guest`. Wants the
+/// image up to its section table, which usually is its end; every kernel with a
+/// PT_NOTE segment is spared that.
 fn read_sections<E: FileHeader<Endian = LittleEndian>>(
     content: &mut Content,
     notes: &mut NoteReader,
 ) -> Result<(), Cause> {
-    let data = content.upto(HEADER as u64)?;
-    if E::parse(data).map_err(object_error)?.e_shoff(LE).into() == 0 {
+    let header = E::parse(content.upto(HEADER as u64)?).map_err(object_error)?;
+    let table = u64::from(header.e_shnum(LE)) * u64::from(header.e_shentsize(LE));
+    let offset: u64 = header.e_shoff(LE).into();
+    if offset == 0 {
         return Ok(());
     }
-    let data = content.upto(u64::MAX)?;
+    let data = content.upto(offset.saturating_add(table))?;
     let header = E::parse(data).map_err(object_error)?;
     // Damaged section headers are the same as none: a kernel runs without.
     let Ok(sections) = header.sections(LE, data) else {

@@ -24,17 +24,16 @@ pub(super) struct Layout {
 }
 
 /// Checks and places. `e_entry` is the ELF header's, used without an ENTRY
-/// note.
+/// note, the span that of [`span`].
 pub(super) fn place(
     word: WordSize,
     e_entry: u64,
-    loads: &[Load],
+    (pstart, pend): (u64, u64),
     notes: &XenNotes,
 ) -> Result<Layout, Cause> {
     if word == WordSize::Bits32Pae && notes.pae_mode == PaeMode::No {
         return Err(Cause::NoPae);
     }
-    let (pstart, pend) = span(loads)?;
     let below = pstart.checked_sub(notes.paddr_offset).ok_or_else(|| {
         bad(format!(
             "lowest physical address {pstart:#x} is below PADDR_OFFSET {:#x}",
@@ -77,8 +76,8 @@ pub(super) fn place(
     })
 }
 
-/// Lowest and highest physical address.
-fn span(loads: &[Load]) -> Result<(u64, u64), Cause> {
+/// Lowest and highest physical address of segments that make a kernel.
+pub(super) fn span(loads: &[Load]) -> Result<(u64, u64), Cause> {
     let (mut pstart, mut pend, mut copied) = (u64::MAX, 0, 0u64);
     for load in loads {
         let end = load

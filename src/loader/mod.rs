@@ -211,10 +211,11 @@ fn image(elf: Elf, data: Vec<u8>, start: usize) -> Result<KernelImage, Cause> {
         word,
         entry,
         loads,
+        span,
         notes,
     } = elf;
     let notes = notes.finish()?;
-    let layout = layout::place(word, entry, &loads, &notes)?;
+    let layout = layout::place(word, entry, span, &notes)?;
     let segment = |load: &elf::Load| {
         let range = load.range(start);
         let bytes = data.get(range.clone()).unwrap_or_default();

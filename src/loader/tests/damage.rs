@@ -44,8 +44,10 @@ fn sizes_that_claim_the_world() {
     let mut packed = with_size(lz4(&kernel), u32::MAX as usize);
     assert!(refusal(bzimage(&packed)).contains("unpacked kernel is 4294967295 bytes"));
     let at = packed.len() - 4;
-    packed[at..].copy_from_slice(&0x3fff_ffffu32.to_le_bytes());
+    packed[at..].copy_from_slice(&(64u32 << 20).to_le_bytes());
     parse(bzimage(&packed), "k").unwrap();
+    packed[at..].copy_from_slice(&((64u32 << 20) + 1).to_le_bytes());
+    assert!(refusal(bzimage(&packed)).contains("limit of 67108864"));
     // Smaller than the kernel is.
     packed[at..].copy_from_slice(&300u32.to_le_bytes());
     assert!(refusal(bzimage(&packed)).contains("the image has 300"));
@@ -61,13 +63,23 @@ fn sizes_that_claim_the_world() {
         for file in [kernel.clone(), lz4(&kernel)] {
             let line = refusal(file);
             assert!(
-                ["ELF image is damaged", "limit of"]
+                ["bytes for 8 of memory", "limit of"]
                     .iter()
                     .any(|what| line.contains(what)),
                 "{line}"
             );
         }
     }
+}
+
+#[test]
+fn a_small_file_does_not_unpack_without_end() {
+    let mut elf = small();
+    let size = 100 << 20;
+    elf.loads
+        .push(TestLoad::new(0x20_0000, vec![0; size], size as u64));
+    let line = refusal(lz4(&elf.build()[..4 << 20]));
+    assert!(line.contains("more than the limit of 67108864"), "{line}");
 }
 
 #[test]
