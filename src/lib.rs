@@ -14,6 +14,7 @@ pub mod hypercall;
 pub mod kvm;
 pub mod loader;
 pub mod memory;
+pub mod logging;
 mod run;
 pub mod xenstore;
 

@@ -7,7 +7,7 @@
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
-use xenner_emu_abi::area::AREA_VCPU_MAX;
+use xenner_emu_abi::area::{AREA_VCPU_MAX, VCPU_HYPERCALLS};
 use xenner_emu_abi::mailbox::Regs;
 
 /// A vcpu has never been initialised.
@@ -150,3 +150,4 @@ pub struct StealTime {
 }
 
 const _: () = assert!(size_of::<Vcpu>() as u64 <= AREA_VCPU_MAX);
+const _: () = assert!(core::mem::offset_of!(Vcpu, hypercalls) as u64 == VCPU_HYPERCALLS);

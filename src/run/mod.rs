@@ -1,0 +1,198 @@
+//! Runs one domain from its configuration to its end: opens what the host gives it, builds it,
+//! serves its devices in one event loop, rebuilds it when it reboots.
+
+mod daemon;
+mod files;
+mod life;
+mod pages;
+mod report;
+mod signals;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use log::info;
+use thiserror::Error;
+use xenner_console::config::{ChardevBackend, ChardevConfig};
+use xenner_console::{Chardev, ChardevError, ChardevOptions, InheritedFds};
+use xenner_pvdevices::consback::ConsoleBackend;
+
+use self::daemon::Side;
+use self::files::{PidFile, RunDir};
+use self::life::Host;
+use self::signals::EndSignals;
+use crate::config::{HvLog, VmConfig, XenstoreSocket};
+use crate::domain::DomainError;
+use crate::kvm::KvmError;
+use crate::loader::LoaderError;
+use crate::logging::{self, LogError};
+use crate::xenstore::{StoreError, StoreHandle, XenstoreService};
+use crate::xenstore::socket::SocketError;
+
+/// Why a domain could not be run.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The kernel cannot be loaded.
+    #[error("-kernel: {0}")]
+    Kernel(#[from] LoaderError),
+    /// KVM refuses.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The domain cannot be built.
+    #[error(transparent)]
+    Domain(#[from] DomainError),
+    /// A character device cannot be opened.
+    #[error(transparent)]
+    Chardev(#[from] ChardevError),
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The xenstore socket cannot be opened.
+    #[error("-xenner xenstore: {0}")]
+    Socket(#[from] SocketError),
+    /// The store refuses the domain's own keys.
+    #[error("The domain's keys cannot be put into the xenstore")]
+    Store(#[from] StoreError),
+    /// Something of the host that every process has.
+    #[error("The host gives no {what}")]
+    Host {
+        /// What.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the user's.
+    #[error("{option}: {path}: Cannot be opened")]
+    File {
+        /// The option.
+        option: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The event loop broke.
+    #[error("The event loop failed: {0}")]
+    Loop(String),
+}
+
+/// Says what the host does not give.
+fn host(what: &'static str) -> impl Fn(io::Error) -> RunError {
+    move |source| RunError::Host { what, source }
+}
+
+/// A lock whose holders leave nothing half-done.
+fn lock<T: ?Sized>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs the domain that `config` describes, and returns the process's exit code.
+///
+/// # Errors
+///
+/// What stands in the way of the domain, as one line for the user.
+pub fn run(config: VmConfig) -> Result<ExitCode, RunError> {
+    let fds = InheritedFds::at_start().map_err(host("list of open files"))?;
+    if !config.daemonize {
+        return serve(config, fds, None);
+    }
+    match daemon::fork().map_err(host("process for -daemonize"))? {
+        Side::Parent(code) => Ok(code),
+        Side::Child(ready) => serve(config, fds, Some(ready)),
+    }
+}
+
+fn serve(
+    config: VmConfig,
+    mut fds: InheritedFds,
+    ready: Option<daemon::Ready>,
+) -> Result<ExitCode, RunError> {
+    let name = config.name.clone().unwrap_or_else(|| format!("xenner-{}", std::process::id()));
+    logging::start(&config.log, &name)?;
+    config.notes.iter().for_each(|note| info!("{note}"));
+    if let Some(title) = &config.process_name {
+        // the kernel cuts long names; a name that holds a NUL cannot come from a command line
+        let _ = std::ffi::CString::new(title.as_str()).map(|t| rustix::thread::set_name(&t));
+    }
+    // what may fail by the user's doing comes before anything that is seen from outside
+    let opened = life::open_machine(&config)?;
+    let pid_file = match &config.pidfile {
+        Some(path) => Some(PidFile::create(path).map_err(|source| RunError::File {
+            option: "-pidfile",
+            path: path.clone(),
+            source,
+        })?),
+        None => None,
+    };
+    let console = open_console(&config, &mut fds)?;
+    let signals = EndSignals::block().map_err(host("signal descriptor"))?;
+    let store = StoreHandle::new()?;
+    let mut service = XenstoreService::new(store.clone());
+    let run_dir = open_run_dir(&config, &name, &console, &mut service)?;
+    let mut host = Host::new(config, name, console, store, service, signals)?;
+    let code = host.run(opened, ready);
+    drop(host);
+    drop(run_dir);
+    drop(pid_file);
+    code
+}
+
+/// The console's character device, or one that swallows everything.
+fn open_console(config: &VmConfig, fds: &mut InheritedFds) -> Result<Arc<Mutex<ConsoleBackend>>, RunError> {
+    let nothing = ChardevConfig::new("none", ChardevBackend::Null);
+    let chosen =
+        config.consoles.first().and_then(|c| config.chardev(&c.chardev)).unwrap_or(&nothing);
+    let options = ChardevOptions { escape: config.escape_char, ..Default::default() };
+    let end = Chardev::open(chosen, options, fds)?;
+    Ok(Arc::new(Mutex::new(ConsoleBackend::new(end))))
+}
+
+/// The run directory with the xenstore socket and the link to the console. Where there can be
+/// none (no runtime directory for this user), the domain runs without, and a note says so.
+fn open_run_dir(
+    config: &VmConfig,
+    name: &str,
+    console: &Arc<Mutex<ConsoleBackend>>,
+    service: &mut XenstoreService,
+) -> Result<Option<RunDir>, RunError> {
+    if let XenstoreSocket::Path(path) = &config.xenstore {
+        service.listen(path)?;
+    }
+    let dir = match RunDir::create(name) {
+        Ok(dir) => dir,
+        Err(source) if config.name.is_some() && source.kind() == io::ErrorKind::AddrInUse => {
+            let path = xenner_console::rundir::run_dir(name);
+            return Err(RunError::File { option: "-name", path, source });
+        }
+        Err(e) => {
+            info!("no run directory for this domain: {e}");
+            return Ok(None);
+        }
+    };
+    if config.xenstore == XenstoreSocket::RunDir {
+        service.listen(&dir.xenstore())?;
+    }
+    let filename = lock(console).end().filename();
+    let target = filename
+        .strip_prefix("pty:")
+        .or_else(|| filename.trim_start_matches("disconnected:").strip_prefix("unix:"));
+    if let Some(target) = target {
+        let path = target.split(',').next().unwrap_or(target);
+        dir.link_console(std::path::Path::new(path)).map_err(host("link to the console"))?;
+    }
+    Ok(Some(dir))
+}
+
+/// A file for the hypervisor's console, if the user wants one.
+fn open_hvlog(config: &VmConfig) -> Result<Option<std::fs::File>, RunError> {
+    let HvLog::File(path) = &config.hvlog else { return Ok(None) };
+    std::fs::File::create(path).map(Some).map_err(|source| RunError::File {
+        option: "-xenner hvlog",
+        path: path.clone(),
+        source,
+    })
+}

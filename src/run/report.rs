@@ -1,0 +1,30 @@
+//! `-xenner stats=on`: what the domain did, told at its end.
+
+use std::fmt::Write;
+
+use xenner_emu_abi::area::{AREA_SIZE, AREA_VCPU};
+
+use crate::domain::{Domain, crash};
+
+/// Hypercalls by number and vcpu.
+///
+/// The counters are the emulator's own; a guest that took ring 0 over can make them up.
+pub fn statistics(domain: &Domain) -> String {
+    let mut text = String::from("hypercalls by vcpu:\n");
+    for vcpu in 0..domain.map.vcpus {
+        let base = domain.map.areas
+            + vcpu * AREA_SIZE
+            + AREA_VCPU
+            + xenner_emu_abi::area::VCPU_HYPERCALLS;
+        let counts: Vec<(u8, u64)> = (0..64u8)
+            .map(|n| (n, domain.memory.load(base + u64::from(n) * 8).unwrap_or(0)))
+            .filter(|(_, count)| *count != 0)
+            .collect();
+        // writing to a string cannot fail
+        let _ = writeln!(text, "  vcpu {vcpu}: {}", counts.iter().map(|c| c.1).sum::<u64>());
+        for (n, count) in counts {
+            let _ = writeln!(text, "    {:<28} {count}", crash::name(n));
+        }
+    }
+    text
+}
