@@ -1,2 +1,11 @@
-//! Under construction.
+//! The parts of the PV test kernel that need no machine: its command line, its
+//! text buffers, xenstore message building. Tested on the host.
+//!
+//! The kernel itself is the `pvtest` binary; see README.md.
+
 #![no_std]
+#![forbid(unsafe_code)]
+
+pub mod cmdline;
+pub mod store;
+pub mod text;

@@ -1,0 +1,802 @@
+//! Hypercall numbers, error codes and register rules; the small calls.
+
+use super::t;
+use crate::arch::entry::{STUB_EVENT, STUB_FAILSAFE, STUB_SYSCALL, stub};
+use crate::arch::hypercall::call;
+use crate::arch::memory::{get_struct, put_struct, write64};
+use crate::arch::probe::Probe;
+use crate::arch::trap::Regs;
+use crate::harness::machine::{info, mfn_of};
+use crate::harness::paging::{self, maddr};
+use crate::harness::runner::{Result, Test, a_page, paged};
+use crate::harness::xen::*;
+use crate::{check, code, same};
+use xenner_xen_abi::arch_x86_64::*;
+use xenner_xen_abi::callback::*;
+use xenner_xen_abi::errno::*;
+use xenner_xen_abi::event_channel::*;
+use xenner_xen_abi::memory::*;
+use xenner_xen_abi::physdev::*;
+use xenner_xen_abi::vcpu::*;
+use xenner_xen_abi::version::*;
+use xenner_xen_abi::xen::*;
+
+pub const TESTS: &[Test] = &[
+    t("hypercall-unknown", unknown),
+    t("hypercall-registers", registers),
+    t("hypercall-subcommands", subcommands),
+    t("hypercall-bad-pointers", bad_pointers),
+    t("hypercall-privileged", privileged),
+    t("multicall", multicall),
+    t("multicall-errors", multicall_errors),
+    t("xen-version", xen_version),
+    t("xen-features", features),
+    t("memory-reservations", memory_reservations),
+    t("memory-map", memory_map),
+    t("memory-balloon", balloon),
+    t("physdev", physdev),
+    t("vm-assist", vm_assist),
+    t("callback-op", callback_op),
+    t("set-trap-table", trap_table),
+    t("set-gdt", set_gdt),
+    t("update-descriptor", update_descriptor),
+    t("set-ldt", set_ldt),
+    t("debug-registers", debug_registers),
+    t("set-segment-base-errors", segment_base),
+    t("vcpu-op-errors", vcpu_op_errors),
+];
+
+/// An address in Xen's hole, one that is not canonical, one that is not mapped.
+const BAD: [u64; 3] = [0xffff_8300_0000_0000, 0x8000_0000_0000, 0x10_0000];
+
+fn unknown() -> Result {
+    for nr in [11, 43, 47, 50, 55, 56, 63, 64, 127, 1000, u64::MAX, 1 << 32] {
+        same!(call(nr, [0; 5]), -ENOSYS, "hypercall {nr}");
+    }
+    Ok(())
+}
+
+fn registers() -> Result {
+    let regs = Regs {
+        rax: HYPERVISOR_XEN_VERSION,
+        rbx: 0xb1,
+        rdx: 0xd1,
+        rsi: 0,
+        rdi: 0,
+        rbp: 0xb2,
+        r8: 8,
+        r9: 9,
+        r10: 10,
+        r12: 12,
+        r13: 13,
+        r14: 14,
+        r15: 15,
+        ..Regs::default()
+    };
+    let o = Probe::kernel(code!("syscall")).regs(regs).run();
+    check!(o.done(), "ended by {:x?}", o.trap);
+    let r = o.regs();
+    check!(
+        r.rax as i64 >= 0x0004_0000 && r.rax < 0x100_0000,
+        "version {:#x}",
+        r.rax
+    );
+    let same = Regs {
+        rax: r.rax,
+        rcx: r.rcx,
+        r11: r.r11,
+        rsp: r.rsp,
+        ..regs
+    };
+    check!(*r == same, "registers {r:x?}, not {same:x?}");
+    // and on an error
+    let o = Probe::kernel(code!("syscall"))
+        .regs(Regs { rax: 63, ..regs })
+        .run();
+    let same = Regs {
+        rax: (-ENOSYS) as u64,
+        rcx: o.regs().rcx,
+        r11: o.regs().r11,
+        rsp: o.regs().rsp,
+        ..regs
+    };
+    check!(
+        *o.regs() == same,
+        "registers after an error {:x?}",
+        o.regs()
+    );
+    Ok(())
+}
+
+fn subcommands() -> Result {
+    for (nr, what, want) in [
+        (HYPERVISOR_XEN_VERSION, "xen_version", -ENOSYS),
+        (HYPERVISOR_SCHED_OP, "sched_op", -ENOSYS),
+        (HYPERVISOR_EVENT_CHANNEL_OP, "event_channel_op", -ENOSYS),
+        (HYPERVISOR_VCPU_OP, "vcpu_op", -ENOSYS),
+        (HYPERVISOR_PHYSDEV_OP, "physdev_op", -ENOSYS),
+        (HYPERVISOR_CALLBACK_OP, "callback_op", -ENOSYS),
+        (HYPERVISOR_VM_ASSIST, "vm_assist", -ENOSYS),
+        (HYPERVISOR_MEMORY_OP, "memory_op", -ENOSYS),
+        (HYPERVISOR_NMI_OP, "nmi_op", -ENOSYS),
+    ] {
+        same!(call(nr, [60, 0, 0, 0, 0]), want, "{what} 60");
+    }
+    same!(mmuext(60, 0, 0), -ENOSYS, "mmuext_op 60");
+    same!(
+        call(HYPERVISOR_GRANT_TABLE_OP, [60, 0, 1, 0, 0]),
+        -ENOSYS,
+        "grant_table_op 60"
+    );
+    let mut c = CallbackRegister {
+        kind: 60,
+        ..CallbackRegister::default()
+    };
+    same!(
+        op2(HYPERVISOR_CALLBACK_OP, CALLBACKOP_REGISTER, &mut c),
+        -ENOSYS,
+        "callback type 60"
+    );
+    let page = a_page()?;
+    same!(mmu_update1(maddr(page) | 4, 0), -ENOSYS, "mmu_update 4");
+    Ok(())
+}
+
+fn bad_pointers() -> Result {
+    for p in BAD {
+        same!(
+            call(
+                HYPERVISOR_XEN_VERSION,
+                [XENVER_EXTRAVERSION.into(), p, 0, 0, 0]
+            ),
+            -EFAULT,
+            "xen_version, {p:#x}"
+        );
+        same!(
+            call(HYPERVISOR_MULTICALL, [p, 1, 0, 0, 0]),
+            -EFAULT,
+            "multicall, {p:#x}"
+        );
+        same!(
+            call(HYPERVISOR_MMU_UPDATE, [p, 1, 0, DOMID_SELF.into(), 0]),
+            -EFAULT,
+            "mmu_update, {p:#x}"
+        );
+        same!(
+            call(HYPERVISOR_MMUEXT_OP, [p, 1, 0, DOMID_SELF.into(), 0]),
+            -EFAULT,
+            "mmuext_op, {p:#x}"
+        );
+        same!(
+            call(HYPERVISOR_SET_TRAP_TABLE, [p, 0, 0, 0, 0]),
+            -EFAULT,
+            "set_trap_table, {p:#x}"
+        );
+        same!(
+            call(HYPERVISOR_SCHED_OP, [3, p, 0, 0, 0]),
+            -EFAULT,
+            "poll, {p:#x}"
+        );
+        same!(
+            call(
+                HYPERVISOR_EVENT_CHANNEL_OP,
+                [EVTCHNOP_SEND.into(), p, 0, 0, 0]
+            ),
+            -EFAULT,
+            "send, {p:#x}"
+        );
+        same!(
+            call(HYPERVISOR_MEMORY_OP, [XENMEM_MEMORY_MAP.into(), p, 0, 0, 0]),
+            -EFAULT,
+            "memory_map, {p:#x}"
+        );
+        same!(
+            call(HYPERVISOR_SET_GDT, [p, 16, 0, 0, 0]),
+            -EFAULT,
+            "set_gdt, {p:#x}"
+        );
+        let r = call(
+            HYPERVISOR_VCPU_OP,
+            [VCPUOP_SET_SINGLESHOT_TIMER.into(), 0, p, 0, 0],
+        );
+        same!(r, -EFAULT, "singleshot, {p:#x}");
+        same!(
+            call(
+                HYPERVISOR_CALLBACK_OP,
+                [CALLBACKOP_REGISTER.into(), p, 0, 0, 0]
+            ),
+            -EFAULT,
+            "callback_op, {p:#x}"
+        );
+        same!(
+            call(
+                HYPERVISOR_PHYSDEV_OP,
+                [PHYSDEVOP_SET_IOPL.into(), p, 0, 0, 0]
+            ),
+            -EFAULT,
+            "set_iopl, {p:#x}"
+        );
+        same!(
+            call(HYPERVISOR_GRANT_TABLE_OP, [6, p, 1, 0, 0]),
+            -EFAULT,
+            "query_size, {p:#x}"
+        );
+    }
+    // a structure that runs into the hole, and one that cannot be written
+    let ro = paged("table", paging::table(&[]))?;
+    let r = call(
+        HYPERVISOR_XEN_VERSION,
+        [XENVER_EXTRAVERSION.into(), ro, 0, 0, 0],
+    );
+    paging::set_rw(ro);
+    same!(r, -EFAULT, "result into a read-only page");
+    Ok(())
+}
+
+fn privileged() -> Result {
+    // dm_op finds no list to read: ENODATA
+    let denied = |r: i64| matches!(-r, EPERM | EACCES | ENOSYS | EFAULT | EOPNOTSUPP | ENODATA);
+    for (nr, what) in [
+        (HYPERVISOR_PLATFORM_OP, "platform_op"),
+        (HYPERVISOR_SYSCTL, "sysctl"),
+        (HYPERVISOR_DOMCTL, "domctl"),
+        (HYPERVISOR_KEXEC_OP, "kexec_op"),
+        (HYPERVISOR_XSM_OP, "xsm_op"),
+        (HYPERVISOR_TMEM_OP, "tmem_op"),
+        (HYPERVISOR_XENPMU_OP, "xenpmu_op"),
+        (HYPERVISOR_DM_OP, "dm_op"),
+        (HYPERVISOR_HYPFS_OP, "hypfs_op"),
+        (HYPERVISOR_ARCH_0, "mca"),
+    ] {
+        let mut buf = [0u64; 64];
+        let r = call(nr, [at_mut(&mut buf), 0, 0, 0, 0]);
+        check!(denied(r), "{what}: {r}");
+    }
+    let mut m = MemoryMap::default();
+    same!(
+        op2(HYPERVISOR_MEMORY_OP, XENMEM_MACHINE_MEMORY_MAP, &mut m),
+        -EPERM,
+        "machine_memory_map"
+    );
+    let r = call(
+        HYPERVISOR_UPDATE_VA_MAPPING_OTHERDOMAIN,
+        [a_page()?, 0, 0, 1, 0],
+    );
+    check!(
+        r == -ESRCH || r == -EPERM,
+        "update_va_mapping_otherdomain: {r}"
+    );
+    Ok(())
+}
+
+fn multicall() -> Result {
+    let e = |op, a0, a1| MulticallEntry {
+        op,
+        result: 0x55,
+        args: [a0, a1, 0, 0, 0, 0],
+    };
+    let mut extra = [0u8; 16];
+    let mut list = [
+        e(HYPERVISOR_XEN_VERSION, 0, 0),
+        e(
+            HYPERVISOR_XEN_VERSION,
+            XENVER_EXTRAVERSION.into(),
+            extra.as_mut_ptr() as u64,
+        ),
+        e(
+            HYPERVISOR_STACK_SWITCH,
+            FLAT_KERNEL_SS.into(),
+            crate::arch::entry::stack_base(0) + crate::arch::entry::KERNEL_SP_TOP,
+        ),
+        e(HYPERVISOR_FPU_TASKSWITCH, 0, 0),
+    ];
+    let r = call(HYPERVISOR_MULTICALL, [list.as_mut_ptr() as u64, 4, 0, 0, 0]);
+    same!(r, 0, "multicall");
+    same!(list[0].result as i64, version(), "result of xen_version");
+    for (i, m) in list.iter().enumerate().skip(1) {
+        same!(m.result, 0, "result {i}");
+    }
+    check!(extra[0] == b'.', "extraversion {extra:x?}");
+    same!(
+        call(HYPERVISOR_MULTICALL, [list.as_mut_ptr() as u64, 0, 0, 0, 0]),
+        0,
+        "empty multicall"
+    );
+    Ok(())
+}
+
+fn multicall_errors() -> Result {
+    let e = |op| MulticallEntry {
+        op,
+        result: 0x55,
+        args: [0; 6],
+    };
+    let mut list = [
+        e(63),
+        e(1 << 40),
+        e(HYPERVISOR_MULTICALL),
+        e(HYPERVISOR_UPDATE_VA_MAPPING),
+        e(HYPERVISOR_XEN_VERSION),
+    ];
+    list[2].args[1] = 1;
+    list[3].args[0] = 0x10_0000;
+    let r = call(HYPERVISOR_MULTICALL, [list.as_mut_ptr() as u64, 5, 0, 0, 0]);
+    same!(r, 0, "multicall");
+    same!(list[0].result as i64, -ENOSYS, "result of call 63");
+    same!(list[1].result as i64, -ENOSYS, "result of call 2^40");
+    same!(
+        list[2].result as i64,
+        -EINVAL,
+        "result of a nested multicall"
+    );
+    check!(
+        (list[3].result as i64) < 0,
+        "result of update_va_mapping at 1 MiB: {:#x}",
+        list[3].result
+    );
+    same!(list[4].result as i64, version(), "result after the errors");
+    Ok(())
+}
+
+fn xen_version() -> Result {
+    check!(version() >> 16 >= 3, "version {:#x}", version());
+    let get = |cmd: u32, p: u64| call(HYPERVISOR_XEN_VERSION, [cmd.into(), p, 0, 0, 0]);
+    let page = a_page()?;
+    same!(get(XENVER_COMPILE_INFO, page), 0, "compile_info");
+    same!(get(XENVER_CAPABILITIES, page), 0, "capabilities");
+    let caps: [u8; 14] = get_struct(page);
+    check!(&caps == b"xen-3.0-x86_64", "capabilities {caps:x?}");
+    same!(get(XENVER_CHANGESET, page), 0, "changeset");
+    same!(get(XENVER_GUEST_HANDLE, page), 0, "guest_handle");
+    same!(get(XENVER_COMMANDLINE, page), 0, "commandline");
+    same!(get(XENVER_PAGESIZE, 0), 4096, "pagesize");
+    same!(
+        get(XENVER_PAGESIZE, page),
+        -EINVAL,
+        "pagesize with an argument"
+    );
+    let mut p = PlatformParameters::default();
+    same!(
+        get(XENVER_PLATFORM_PARAMETERS, at_mut(&mut p)),
+        0,
+        "platform_parameters"
+    );
+    same!(p.virt_start, HYPERVISOR_VIRT_START, "virt_start");
+    let r = get(XENVER_BUILD_ID, 0);
+    check!(r < 0, "build_id: {r}");
+    Ok(())
+}
+
+fn features() -> Result {
+    let mut f = FeatureInfo::default();
+    same!(
+        op2(HYPERVISOR_XEN_VERSION, XENVER_GET_FEATURES, &mut f),
+        0,
+        "get_features"
+    );
+    same!(
+        f.submap & 0b1010_1111,
+        0b1010_0000,
+        "features ({:#x})",
+        f.submap
+    );
+    same!(
+        f.submap & 0xf00,
+        0,
+        "HVM and dom0 features ({:#x})",
+        f.submap
+    );
+    f.submap_idx = 1;
+    same!(
+        op2(HYPERVISOR_XEN_VERSION, XENVER_GET_FEATURES, &mut f),
+        -EINVAL,
+        "get_features of submap 1"
+    );
+    Ok(())
+}
+
+fn memory_reservations() -> Result {
+    let mut d = Domid { domid: DOMID_SELF };
+    let now = op2(HYPERVISOR_MEMORY_OP, XENMEM_CURRENT_RESERVATION, &mut d);
+    // Xen counts its own pages of the domain too
+    check!(
+        now >= info().nr_pages as i64,
+        "current_reservation {now}, {} pages",
+        info().nr_pages
+    );
+    let max = op2(HYPERVISOR_MEMORY_OP, XENMEM_MAXIMUM_RESERVATION, &mut d);
+    check!(max >= now, "maximum_reservation {max} below {now}");
+    check!(
+        call(
+            HYPERVISOR_MEMORY_OP,
+            [XENMEM_MAXIMUM_RAM_PAGE.into(), 0, 0, 0, 0]
+        ) > 0,
+        "maximum_ram_page"
+    );
+    let mut other = Domid { domid: 1234 };
+    let r = op2(HYPERVISOR_MEMORY_OP, XENMEM_CURRENT_RESERVATION, &mut other);
+    check!(
+        r == -ESRCH || r == -EPERM,
+        "current_reservation of domain 1234: {r}"
+    );
+    Ok(())
+}
+
+fn memory_map() -> Result {
+    let mut e = [MemoryMapEntry::default(); 8];
+    let mut m = MemoryMap {
+        nr_entries: 8,
+        pad: 0,
+        buffer: e.as_mut_ptr() as u64,
+    };
+    let r = op2(HYPERVISOR_MEMORY_OP, XENMEM_MEMORY_MAP, &mut m);
+    if r == -ENOSYS {
+        crate::skip!("the toolstack gave no memory map");
+    }
+    same!(r, 0, "memory_map");
+    check!((1..=8).contains(&m.nr_entries), "{} entries", m.nr_entries);
+    let (addr, size, kind) = (e[0].addr, e[0].size, e[0].kind);
+    same!(addr, 0, "start of the first entry");
+    same!(kind, XEN_E820_RAM, "kind of the first entry");
+    check!(
+        size >= info().nr_pages << 12,
+        "first entry of {size:#x} bytes, {} pages",
+        info().nr_pages
+    );
+    // no room: as many as fit
+    m.nr_entries = 0;
+    let r = op2(HYPERVISOR_MEMORY_OP, XENMEM_MEMORY_MAP, &mut m);
+    check!(r == 0 || r == -EINVAL, "memory_map without room: {r}");
+    Ok(())
+}
+
+/// Give a page back and take one for the same place.
+fn balloon() -> Result {
+    let va = a_page()?;
+    let pfn = (va - crate::arch::entry::VIRT_BASE) >> 12;
+    let mut frame = mfn_of(va);
+    let old = frame;
+    let mut r = MemoryReservation {
+        extent_start: at_mut(&mut frame),
+        nr_extents: 1,
+        domid: DOMID_SELF,
+        ..MemoryReservation::default()
+    };
+    same!(update_va_mapping(va, 0, UVMF_INVLPG), 0, "unmap");
+    same!(
+        op2(HYPERVISOR_MEMORY_OP, XENMEM_DECREASE_RESERVATION, &mut r),
+        1,
+        "decrease_reservation"
+    );
+    check!(
+        crate::harness::machine::m2p(old) != pfn,
+        "m2p still knows the page"
+    );
+    let back = update_va_mapping(va, paging::entry(old, paging::DATA), UVMF_INVLPG);
+    check!(back < 0, "mapping a page that was given back: {back}");
+    frame = pfn;
+    same!(
+        op2(HYPERVISOR_MEMORY_OP, XENMEM_POPULATE_PHYSMAP, &mut r),
+        1,
+        "populate_physmap"
+    );
+    same!(
+        crate::harness::machine::m2p(frame),
+        pfn,
+        "m2p of the new frame"
+    );
+    write64(info().mfn_list + pfn * 8, frame);
+    same!(paging::set_rw(va), 0, "map the new frame");
+    write64(va, 1);
+    Ok(())
+}
+
+fn physdev() -> Result {
+    let op = |cmd: u32, v: u32| op2(HYPERVISOR_PHYSDEV_OP, cmd, &mut PhysdevSetIopl { iopl: v });
+    same!(op(PHYSDEVOP_SET_IOPL, 4), -EINVAL, "set_iopl 4");
+    for v in [0, 3, 1] {
+        same!(op(PHYSDEVOP_SET_IOPL, v), 0, "set_iopl {v}");
+    }
+    same!(op(PHYSDEVOP_SET_IOPL, 0), 0, "set_iopl 0");
+    let mut b = PhysdevSetIobitmap {
+        bitmap: 0,
+        nr_ports: 65537,
+        pad: 0,
+    };
+    same!(
+        op2(HYPERVISOR_PHYSDEV_OP, PHYSDEVOP_SET_IOBITMAP, &mut b),
+        -EINVAL,
+        "set_iobitmap of 65537"
+    );
+    b.nr_ports = 0;
+    same!(
+        op2(HYPERVISOR_PHYSDEV_OP, PHYSDEVOP_SET_IOBITMAP, &mut b),
+        0,
+        "set_iobitmap of none"
+    );
+    let mut q = PhysdevIrqStatusQuery { irq: 5, flags: 0 };
+    check!(
+        op2(HYPERVISOR_PHYSDEV_OP, PHYSDEVOP_IRQ_STATUS_QUERY, &mut q) <= 0,
+        "irq_status_query"
+    );
+    Ok(())
+}
+
+fn vm_assist() -> Result {
+    let op = |cmd: u32, t: u32| call(HYPERVISOR_VM_ASSIST, [cmd.into(), t.into(), 0, 0, 0]);
+    same!(op(2, 2), -ENOSYS, "command 2");
+    same!(op(VMASST_CMD_ENABLE, 31), -EINVAL, "type 31");
+    for ty in [
+        VMASST_TYPE_WRITABLE_PAGETABLES,
+        VMASST_TYPE_RUNSTATE_UPDATE_FLAG,
+    ] {
+        same!(op(VMASST_CMD_ENABLE, ty), 0, "enable {ty}");
+        same!(op(VMASST_CMD_DISABLE, ty), 0, "disable {ty}");
+    }
+    Ok(())
+}
+
+fn callback_op() -> Result {
+    same!(
+        callback(CALLBACKTYPE_EVENT, 0, 1 << 47),
+        -EINVAL,
+        "event callback at 2^47"
+    );
+    same!(
+        callback(CALLBACKTYPE_EVENT, 0, stub(STUB_EVENT)),
+        0,
+        "event callback"
+    );
+    same!(
+        callback(CALLBACKTYPE_FAILSAFE, 0, stub(STUB_FAILSAFE)),
+        0,
+        "failsafe callback"
+    );
+    same!(
+        callback(
+            CALLBACKTYPE_SYSCALL,
+            CALLBACKF_MASK_EVENTS,
+            stub(STUB_SYSCALL)
+        ),
+        0,
+        "syscall callback"
+    );
+    same!(callback(CALLBACKTYPE_NMI, 0, stub(2)), 0, "nmi callback");
+    for kind in [
+        CALLBACKTYPE_EVENT,
+        CALLBACKTYPE_FAILSAFE,
+        CALLBACKTYPE_SYSCALL,
+    ] {
+        let mut u = CallbackUnregister { kind, unused: 0 };
+        same!(
+            op2(HYPERVISOR_CALLBACK_OP, CALLBACKOP_UNREGISTER, &mut u),
+            -EINVAL,
+            "unregister {kind}"
+        );
+    }
+    Ok(())
+}
+
+fn trap_table() -> Result {
+    let bad = TrapInfo {
+        vector: 0x90,
+        flags: 1,
+        cs: FLAT_KERNEL_CS,
+        pad: 0,
+        address: 1 << 47,
+    };
+    same!(
+        set_trap_table(&[bad, TrapInfo::default()]),
+        -EINVAL,
+        "handler at 2^47"
+    );
+    let good = TrapInfo {
+        address: stub(0x90),
+        ..bad
+    };
+    same!(
+        set_trap_table(&[good, TrapInfo::default()]),
+        0,
+        "handler for 0x90"
+    );
+    // vectors that are not in the list keep their handlers
+    let o = Probe::kernel(code!("ud2")).run();
+    same!(o.trap.number, 6, "trap of ud2");
+    let o = Probe::kernel(code!("int 0x90")).run();
+    same!(o.trap.number, 0x90, "trap of int 0x90");
+    same!(call(HYPERVISOR_SET_TRAP_TABLE, [0; 5]), 0, "empty table");
+    same!(
+        set_trap_table(&crate::harness::runner::traps()),
+        0,
+        "whole table"
+    );
+    Ok(())
+}
+
+/// A flat data descriptor with a base, and with privilege 0.
+const DESCRIPTOR: u64 = 0x00cf_9300_0000_ffff;
+
+fn set_gdt() -> Result {
+    same!(
+        call(HYPERVISOR_SET_GDT, [at(&0u64), 7169, 0, 0, 0]),
+        -EINVAL,
+        "7169 entries"
+    );
+    let gdt = a_page()?;
+    write64(gdt + 16, DESCRIPTOR | 0x60 << 40);
+    write64(gdt + 24, DESCRIPTOR);
+    let frames = [mfn_of(gdt)];
+    let set = |n: u64| call(HYPERVISOR_SET_GDT, [at(&frames), n, 0, 0, 0]);
+    same!(set(16), -EINVAL, "a writable page");
+    same!(paging::set_ro(gdt), 0, "read-only");
+    same!(set(16), 0, "a read-only page");
+    check!(
+        get_struct::<u64>(gdt + 24) >> 45 & 3 == 3,
+        "DPL of descriptor 3 was not raised: {:#x}",
+        get_struct::<u64>(gdt + 24)
+    );
+    let o = Probe::kernel(code!(
+        "mov ds, ebx",
+        "mov eax, ds",
+        "lsl ecx, ebx",
+        "mov ds, edx"
+    ))
+    .rbx(0x13)
+    .run();
+    check!(o.done(), "loading selector 0x13: {:x?}", o.trap);
+    same!(o.regs().rax & 0xffff, 0x13, "ds");
+    same!(o.regs().rcx & 0xffff_ffff, 0xffff_ffff, "limit of 0x13");
+    same!(paging::set_rw(gdt), -EBUSY, "writable while it is the GDT");
+    same!(
+        call(HYPERVISOR_SET_GDT, [at(&frames), 0, 0, 0, 0]),
+        0,
+        "no GDT"
+    );
+    same!(paging::set_rw(gdt), 0, "writable again");
+    let o = Probe::kernel(code!("mov ds, ebx")).rbx(0x13).run();
+    same!(o.trap.number, 13, "trap of loading 0x13 without GDT");
+    same!(o.trap.error, 0x10, "its error code");
+    Ok(())
+}
+
+fn update_descriptor() -> Result {
+    let gdt = a_page()?;
+    let set = |i: u64, d: u64| {
+        call(
+            HYPERVISOR_UPDATE_DESCRIPTOR,
+            [maddr(gdt) + i * 8, d, 0, 0, 0],
+        )
+    };
+    same!(
+        set(1, DESCRIPTOR | 0x60 << 40),
+        0,
+        "data descriptor into an ordinary page"
+    );
+    same!(
+        get_struct::<u64>(gdt + 8),
+        DESCRIPTOR | 0x60 << 40,
+        "what was stored"
+    );
+    same!(
+        call(HYPERVISOR_UPDATE_DESCRIPTOR, [maddr(gdt) + 4, 0, 0, 0, 0]),
+        -EINVAL,
+        "address not in 8"
+    );
+    // a TSS, an interrupt gate
+    for (d, what) in [
+        (0x0000_8900_0000_0067, "TSS"),
+        (0x0000_8e00_0000_0000, "interrupt gate"),
+        (0x0000_8200_0000_0fff, "LDT"),
+    ] {
+        same!(set(2, d), -EINVAL, "{what}");
+    }
+    same!(set(2, 0), 0, "empty descriptor");
+    let l1 = paged("pinned", paging::pinned(1, &[]))?;
+    let r = call(HYPERVISOR_UPDATE_DESCRIPTOR, [maddr(l1), 0, 0, 0, 0]);
+    paging::unpin(l1);
+    same!(r, -EINVAL, "into a page table");
+    Ok(())
+}
+
+fn set_ldt() -> Result {
+    let ldt = a_page()?;
+    write64(ldt + 8, DESCRIPTOR | 0x60 << 40);
+    same!(
+        mmuext(MMUEXT_SET_LDT, ldt + 8, 4),
+        -EINVAL,
+        "address not in a page"
+    );
+    same!(mmuext(MMUEXT_SET_LDT, ldt, 8193), -EINVAL, "8193 entries");
+    same!(paging::set_ro(ldt), 0, "read-only");
+    same!(mmuext(MMUEXT_SET_LDT, ldt, 4), 0, "4 entries");
+    // entry 1, table indicator, RPL 3
+    let o = Probe::kernel(code!("mov ds, ebx", "mov eax, ds", "mov ds, edx"))
+        .rbx(0xf)
+        .run();
+    check!(o.done(), "loading selector 0xf: {:x?}", o.trap);
+    let bad = Probe::kernel(code!("mov ds, ebx")).rbx(0x27).run();
+    same!(mmuext(MMUEXT_SET_LDT, 0, 0), 0, "no LDT");
+    same!(bad.trap.number, 13, "trap of a selector above the limit");
+    same!(bad.trap.error, 0x24, "its error code");
+    same!(paging::set_rw(ldt), 0, "writable again");
+
+    Ok(())
+}
+
+fn debug_registers() -> Result {
+    let set = |r: u64, v: u64| call(HYPERVISOR_SET_DEBUGREG, [r, v, 0, 0, 0]);
+    let get = |r: u64| call(HYPERVISOR_GET_DEBUGREG, [r, 0, 0, 0, 0]);
+    same!(set(0, 0x1234_5000), 0, "set dr0");
+    same!(get(0), 0x1234_5000, "dr0");
+    same!(
+        set(0, HYPERVISOR_VIRT_START + 0x3000_0000_0000 / 16),
+        -EPERM,
+        "dr0 in Xen's hole"
+    );
+    same!(set(6, 1 << 32), -EINVAL, "dr6 above 32 bits");
+    same!(set(7, 1 << 32), -EINVAL, "dr7 above 32 bits");
+    same!(set(7, 1 << 13), -EPERM, "dr7.GD");
+    same!(set(8, 0), -ENODEV, "set dr8");
+    same!(get(8), -ENODEV, "dr8");
+    same!(set(6, 0), 0, "set dr6");
+    same!(get(6) & 0xffff_0ff0, 0xffff_0ff0, "fixed bits of dr6");
+    for r in [0, 1, 2, 3, 6, 7] {
+        same!(set(r, 0), 0, "clear dr{r}");
+    }
+    Ok(())
+}
+
+fn segment_base() -> Result {
+    let set = |w: u64, b: u64| call(HYPERVISOR_SET_SEGMENT_BASE, [w, b, 0, 0, 0]);
+    for w in 0..3 {
+        same!(set(w, 1 << 47), -EINVAL, "base {w} at 2^47");
+        same!(set(w, 0), 0, "base {w}");
+    }
+    same!(set(3, 0), 0, "null selector");
+    same!(set(3, 0x7b), 0, "bad selector");
+    same!(set(4, 0), -EINVAL, "base 4");
+    Ok(())
+}
+
+fn vcpu_op_errors() -> Result {
+    for id in [64, 8191, 1 << 31] {
+        same!(vcpu_op0(VCPUOP_IS_UP, id), -ENOENT, "is_up of {id}");
+    }
+    same!(vcpu_op0(VCPUOP_IS_UP, 0), 1, "is_up of 0");
+    same!(vcpu_op0(VCPUOP_UP, 0), 0, "up of the running vcpu");
+    let n = crate::harness::smp::count() as u64;
+    same!(vcpu_op0(VCPUOP_UP, n), -ENOENT, "up of {n}");
+    if n > 1 {
+        let r = vcpu_op0(VCPUOP_UP, n - 1);
+        check!(r == -EINVAL || r == 0, "up of a vcpu without context: {r}");
+        let mut timer = VcpuSetSingleshotTimer::default();
+        same!(
+            vcpu_op(VCPUOP_SET_SINGLESHOT_TIMER, 1, &mut timer),
+            -EINVAL,
+            "singleshot of another"
+        );
+    }
+    let mut p = VcpuSetPeriodicTimer { period_ns: 999_999 };
+    same!(
+        vcpu_op(VCPUOP_SET_PERIODIC_TIMER, 0, &mut p),
+        -EINVAL,
+        "period below 1 ms"
+    );
+    let mut i = VcpuRegisterVcpuInfo {
+        mfn: mfn_of(a_page()?),
+        offset: 4090,
+        rsvd: 0,
+    };
+    let r = vcpu_op(VCPUOP_REGISTER_VCPU_INFO, 0, &mut i);
+    check!(r == -ENXIO || r == -EINVAL, "vcpu_info across a page: {r}");
+    i.offset = 3;
+    let r = vcpu_op(VCPUOP_REGISTER_VCPU_INFO, 0, &mut i);
+    check!(
+        r == -ENXIO || r == -EINVAL,
+        "vcpu_info at an odd address: {r}"
+    );
+    let page = a_page()?;
+    put_struct(page, &0u64);
+    check!(vcpu_op0(VCPUOP_GET_PHYSID, 0) < 0, "get_physid succeeds");
+    Ok(())
+}
