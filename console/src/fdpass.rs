@@ -71,3 +71,52 @@ impl FdSource for InheritedFds {
 pub fn fdset_number(path: &Path) -> Option<u32> {
     path.to_str()?.strip_prefix("/dev/fdset/")?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, IntoRawFd};
+
+    use super::*;
+
+    #[test]
+    fn sets_are_known_by_their_paths() {
+        assert_eq!(fdset_number(Path::new("/dev/fdset/12")), Some(12));
+        for path in [
+            "/dev/fdset/",
+            "/dev/fdset/x",
+            "/dev/fdset/-1",
+            "/dev/fd/1",
+            "fdset/1",
+        ] {
+            assert_eq!(fdset_number(Path::new(path)), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_descriptor_is_given_out_once_and_only_if_it_was_there() {
+        let (left, right) = std::os::unix::net::UnixStream::pair().unwrap();
+        let number = right.into_raw_fd();
+        let mut fds = InheritedFds {
+            free: BTreeSet::from([number]),
+        };
+        let taken = fds.take(number).unwrap();
+        let flags = rustix::io::fcntl_getfd(taken.as_fd()).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        assert_eq!(
+            fds.take(number).unwrap_err().raw_os_error(),
+            Some(libc::EBADF)
+        );
+        assert_eq!(fds.take(0).unwrap_err().raw_os_error(), Some(libc::EBADF));
+        assert!(fds.fdset(0).is_err());
+        drop(left);
+    }
+
+    #[test]
+    fn the_open_descriptors_are_listed_without_the_list() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&file);
+        let fds = InheritedFds::at_start().unwrap();
+        assert!(fds.free.contains(&number));
+        assert!(!fds.free.contains(&2));
+    }
+}

@@ -129,3 +129,88 @@ pub fn key_name(key: u8) -> String {
         _ => format!("{key:#04x}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn typed(mux: &mut Mux, keys: &[u8]) -> Vec<Typed> {
+        let all = keys.iter().map(|&key| mux.typed(key));
+        all.filter(|typed| *typed != Typed::Nothing).collect()
+    }
+
+    #[test]
+    fn every_escape_key_has_its_meaning() {
+        let mut mux = Mux::new(ESCAPE);
+        let keys = b"a\x01h\x01?\x01x\x01s\x01b\x01c\x01t\x01t\x01\x01h\x01zx";
+        use Typed::{Break, Byte, Commit, Help, Monitor, Quit, Timestamps};
+        let expected = [
+            Byte(b'a'),
+            Help,
+            Help,
+            Quit,
+            Commit,
+            Break,
+            Monitor,
+            Timestamps(true),
+            Timestamps(false),
+            Byte(1),
+            Byte(b'h'),
+            Byte(b'x'),
+        ];
+        assert_eq!(typed(&mut mux, keys), expected);
+    }
+
+    #[test]
+    fn another_escape_key_leaves_control_a_alone() {
+        let mut mux = Mux::new(0x14);
+        assert_eq!(
+            typed(&mut mux, b"\x01x\x14x"),
+            [Typed::Byte(1), Typed::Byte(b'x'), Typed::Quit]
+        );
+        assert!(mux.help().contains("C-t x"));
+    }
+
+    #[test]
+    fn stamps_are_put_before_lines() {
+        let mut mux = Mux::new(ESCAPE);
+        let mut out = Vec::new();
+        mux.stamp(b"a\r\n\nb", Duration::from_millis(3_723_045), &mut out);
+        let stamp = "[01:02:03.045] ";
+        let expected = format!("{stamp}a\r\n{stamp}\n{stamp}b");
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        mux.follow(b"end\n");
+        let mut out = Vec::new();
+        mux.stamp(b"c", Duration::ZERO, &mut out);
+        assert_eq!(out, b"[00:00:00.000] c");
+    }
+
+    #[test]
+    fn keys_have_names() {
+        let names = [
+            (1, "C-a"),
+            (0x1d, "C-]"),
+            (0, "C-@"),
+            (b'~', "~"),
+            (0xff, "0xff"),
+        ];
+        for (key, name) in names {
+            assert_eq!(key_name(key), name);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn doubled_escape_keys_make_any_text_pass(text: Vec<u8>, escape: u8) {
+            let mut mux = Mux::new(escape);
+            let doubled: Vec<u8> = text
+                .iter()
+                .flat_map(|&byte| std::iter::repeat_n(byte, if byte == escape { 2 } else { 1 }))
+                .collect();
+            let expected: Vec<Typed> = text.iter().map(|&byte| Typed::Byte(byte)).collect();
+            prop_assert_eq!(typed(&mut mux, &doubled), expected);
+        }
+    }
+}

@@ -83,3 +83,72 @@ impl OutQueue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn drain(queue: &mut OutQueue) -> Vec<u8> {
+        let mut out = Vec::new();
+        queue.flush(|data| {
+            out.extend(data);
+            data.len()
+        });
+        out
+    }
+
+    #[test]
+    fn a_listener_gets_a_bound_and_nobody_a_scrollback() {
+        let mut queue = OutQueue::default();
+        assert_eq!(queue.push(&[b'x'; 5000]), BOUND);
+        assert_eq!((queue.push(b"y"), queue.room()), (0, 0));
+        queue.push_scrollback(&vec![b'z'; 2 * SCROLLBACK]);
+        assert_eq!(queue.len(), SCROLLBACK);
+        assert_eq!(drain(&mut queue), vec![b'z'; SCROLLBACK]);
+    }
+
+    #[test]
+    fn only_a_torn_first_line_is_dropped() {
+        let mut queue = OutQueue::default();
+        queue.push_scrollback(b"whole\nlines\n");
+        queue.start_replay();
+        assert_eq!(drain(&mut queue), b"whole\nlines\n");
+        queue.push_scrollback(&[b'x'; SCROLLBACK]);
+        queue.push_scrollback(b"\nlast");
+        queue.start_replay();
+        assert_eq!(drain(&mut queue), b"last");
+        queue.push_scrollback(&[b'x'; SCROLLBACK + 1]);
+        queue.start_replay();
+        assert_eq!(
+            queue.len(),
+            SCROLLBACK,
+            "one endless line is better than nothing"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_comes_out_in_order(
+            steps in prop::collection::vec((0usize..3000, 0usize..3000), 0..50),
+        ) {
+            let mut queue = OutQueue::default();
+            let (mut sent, mut got) = (Vec::new(), Vec::new());
+            for (push, mut take) in steps {
+                let data: Vec<u8> = (0..push).map(|n| (sent.len() + n) as u8).collect();
+                let taken = queue.push(&data);
+                sent.extend(&data[..taken]);
+                queue.flush(|data| {
+                    let count = data.len().min(take);
+                    take -= count;
+                    got.extend(&data[..count]);
+                    count
+                });
+                prop_assert!(queue.len() <= BOUND);
+            }
+            got.extend(drain(&mut queue));
+            prop_assert_eq!(got, sent);
+        }
+    }
+}

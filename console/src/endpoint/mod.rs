@@ -25,7 +25,7 @@ pub(crate) use file::{FileEnd, open_for_output};
 pub(crate) use pipe::PipeEnd;
 pub(crate) use pty::PtyEnd;
 pub(crate) use ringbuf::RingbufEnd;
-pub(crate) use socket::SocketEnd;
+pub(crate) use socket::{BUSY, SocketEnd};
 pub(crate) use stdio::StdioEnd;
 
 /// What the device wants to be woken for.

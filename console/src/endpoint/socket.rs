@@ -24,7 +24,7 @@ use connector::Connector;
 const RESCUE: usize = 64 << 10;
 
 /// What a second client reads before it is sent away.
-const BUSY: &[u8] = b"xenner: another client has this console open\r\n";
+pub(crate) const BUSY: &[u8] = b"xenner: another client has this console open\r\n";
 
 /// A connected peer.
 #[derive(Debug)]
