@@ -11,7 +11,7 @@ use crate::harness::runner::{Result, Test, l1_entry, shutdown};
 use crate::{check, code, fail, same, skip};
 use xenner_xen_abi::arch_x86_64::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, SHARED_M2P_ENTRY};
 use xenner_xen_abi::sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF};
-use xenner_xen_abi::xen::SIF_MOD_START_PFN;
+use xenner_xen_abi::xen::{SIF_MOD_START_PFN, SIF_VIRT_P2M_4TOOLS};
 
 pub const TESTS: &[Test] = &[
     named("boot", boot),
@@ -83,7 +83,11 @@ fn start_info() -> Result {
     );
     check!(i.nr_pages >= 1024, "nr_pages {}", i.nr_pages);
     same!(i.shared_info & 0xfff, 0, "shared_info offset");
-    same!(i.flags & !SIF_MOD_START_PFN, 0, "flags");
+    same!(
+        i.flags & !(SIF_MOD_START_PFN | SIF_VIRT_P2M_4TOOLS),
+        0,
+        "flags"
+    );
     check!(
         i.store_evtchn != 0 && i.console_evtchn != 0,
         "ports {} {}",

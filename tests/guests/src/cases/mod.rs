@@ -11,8 +11,10 @@ mod privileged;
 mod ptwr;
 mod rings;
 mod smp;
+mod tables;
 mod timers;
 mod traps;
+mod updates;
 mod user;
 
 use crate::harness::runner::{Result, Test};
@@ -21,10 +23,12 @@ use crate::harness::runner::{Result, Test};
 const FAMILIES: &[&[Test]] = &[
     boot::TESTS,
     hypercalls::TESTS,
+    tables::TESTS,
     traps::TESTS,
     user::TESTS,
     privileged::TESTS,
     pagetables::TESTS,
+    updates::TESTS,
     ptwr::TESTS,
     timers::TESTS,
     events::TESTS,

@@ -269,10 +269,11 @@ fn address_spaces() -> Result {
 fn baseptr() -> Result {
     need_user()?;
     let page = crate::harness::runner::a_page()?;
-    let r = mmuext(MMUEXT_NEW_USER_BASEPTR, mfn_of(page), 0);
-    check!(r < 0, "a writable page as user L4: {r}");
-    same!(mmuext(MMUEXT_NEW_USER_BASEPTR, 0, 0), 0, "no user L4");
+    let writable = mmuext(MMUEXT_NEW_USER_BASEPTR, mfn_of(page), 0);
+    let none = mmuext(MMUEXT_NEW_USER_BASEPTR, 0, 0);
     same!(user::load(), 0, "the user L4 again");
+    check!(writable < 0, "a writable page as user L4: {writable}");
+    same!(none, 0, "no user L4");
     let r = mmuext(MMUEXT_NEW_BASEPTR, mfn_of(page), 0);
     check!(r == -EINVAL || r < 0, "a writable page as kernel L4: {r}");
     same!(
