@@ -78,6 +78,17 @@ impl Default for ChardevOptions {
     }
 }
 
+/// What a device holds of its domain's, for a saved or migrated domain: bytes on their way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChardevState {
+    /// Output that no listener has taken yet.
+    pub queued: Vec<u8>,
+    /// Whether the first line of `queued` has lost its beginning.
+    pub torn: bool,
+    /// Typed bytes that the domain has not taken yet.
+    pub typed: Vec<u8>,
+}
+
 /// An open character device. See the module's documentation.
 pub struct Chardev {
     id: String,
@@ -229,8 +240,10 @@ impl Chardev {
 
     /// Reads what the user typed into `buf`; 0 if nothing is there.
     pub fn read(&mut self, buf: &mut [u8]) -> usize {
-        let got = if self.mux.is_some() {
-            self.read_typed();
+        let got = if self.mux.is_some() || !self.typed.is_empty() {
+            if self.mux.is_some() {
+                self.read_typed();
+            }
             let count = buf.len().min(self.typed.len());
             for (place, byte) in buf.iter_mut().zip(self.typed.drain(..count)) {
                 *place = byte;
@@ -318,6 +331,31 @@ impl Chardev {
             .is_some_and(|ring| ring.write(data) == data.len())
     }
 
+    /// Copies what is on its way, both ways.
+    pub fn save(&self) -> ChardevState {
+        let (queued, torn) = self.out.save();
+        ChardevState {
+            queued,
+            torn,
+            typed: self.typed.iter().copied().collect(),
+        }
+    }
+
+    /// Puts what another device had on its way before what this one has. Bytes beyond the bounds of
+    /// a queue are dropped, as they would have been on the way.
+    pub fn restore(&mut self, state: &ChardevState) {
+        self.out.restore(&state.queued, state.torn);
+        let typed = &state.typed[..state.typed.len().min(TYPED_BOUND)];
+        for &byte in typed.iter().rev() {
+            self.typed.push_front(byte);
+        }
+        if self.endpoint.connected() {
+            self.out.start_replay();
+        }
+        self.flush();
+        self.sync();
+    }
+
     /// Reads the terminal of a multiplexed end, as far as there is room.
     fn read_typed(&mut self) {
         let mut buf = [0; 512];
@@ -342,7 +380,7 @@ impl Chardev {
             }
             Typed::Quit => {
                 self.say("\r\nxenner: terminated\r\n");
-                self.events.push(ChardevEvent::Quit);
+                self.once(ChardevEvent::Quit);
             }
             Typed::Commit => self.once(ChardevEvent::Commit),
             Typed::Monitor => {
@@ -356,6 +394,9 @@ impl Chardev {
     fn once(&mut self, event: ChardevEvent) {
         if !self.events.contains(&event) {
             self.events.push(event);
+            // The key may have been read on the guest's behalf: whoever looks at the events is
+            // called when this descriptor is readable.
+            self.kick();
         }
     }
 
@@ -376,6 +417,7 @@ impl Chardev {
         // An end that flaps while nobody asks for events must not pile them up.
         self.events
             .retain(|event| !matches!(event, ChardevEvent::Opened | ChardevEvent::Closed));
+        self.kick();
         if connected {
             self.events.push(ChardevEvent::Opened);
             self.out.start_replay();

@@ -15,7 +15,7 @@ mod outqueue;
 pub mod rundir;
 pub mod tty;
 
-pub use chardev::{Chardev, ChardevEvent, ChardevOptions};
+pub use chardev::{Chardev, ChardevEvent, ChardevOptions, ChardevState};
 pub use endpoint::Listener;
 pub use error::ChardevError;
 pub use fdpass::{FdSource, InheritedFds, fdset_number};

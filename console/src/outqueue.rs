@@ -55,6 +55,21 @@ impl OutQueue {
         self.bytes.extend(newest);
     }
 
+    /// The bytes, and whether the first line is torn.
+    pub(crate) fn save(&self) -> (Vec<u8>, bool) {
+        (self.bytes.iter().copied().collect(), self.torn)
+    }
+
+    /// Puts `older` before what is there, and keeps the newest [`SCROLLBACK`] bytes.
+    pub(crate) fn restore(&mut self, older: &[u8], torn: bool) {
+        let room = SCROLLBACK.saturating_sub(self.bytes.len());
+        let kept = &older[older.len().saturating_sub(room)..];
+        self.torn |= torn || kept.len() < older.len();
+        for &byte in kept.iter().rev() {
+            self.bytes.push_front(byte);
+        }
+    }
+
     /// A listener arrived: a first line that lost its beginning is dropped.
     pub(crate) fn start_replay(&mut self) {
         if !std::mem::take(&mut self.torn) {

@@ -574,3 +574,46 @@ fn time_stamps_go_on_and_off() {
     assert!(lines[1].ends_with("] two"), "{got:?}");
     assert_eq!(lines[2], "three");
 }
+
+#[test]
+fn bytes_on_their_way_are_saved_and_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut old = open_as(unix(dir.path().join("old"), SERVER), true).unwrap();
+    old.write(b"nobody saw this\r\n");
+    let client = UnixStream::connect(dir.path().join("old")).unwrap();
+    drop(client);
+    old.typed.extend(b"typed");
+    let state = old.save();
+    assert_eq!(
+        (&state.queued[..], &state.typed[..]),
+        (&b"nobody saw this\r\n"[..], &b"typed"[..])
+    );
+
+    let path = dir.path().join("new");
+    let mut new = open(unix(path.clone(), SERVER));
+    new.write(b"new\r\n");
+    new.restore(&state);
+    let mut buf = [0; 100];
+    assert_eq!(new.read(&mut buf), 5);
+    let mut client = UnixStream::connect(&path).unwrap();
+    run(&mut new, |new| new.is_connected());
+    drop(new);
+    let mut got = String::new();
+    client.read_to_string(&mut got).unwrap();
+    assert_eq!(got, "nobody saw this\r\nnew\r\n");
+}
+
+#[test]
+fn a_key_read_for_the_guest_still_wakes_the_event_loop() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("console");
+    let mut device = open_as(unix(path.clone(), SERVER), true).unwrap();
+    let mut client = UnixStream::connect(&path).unwrap();
+    run(&mut device, |device| device.is_connected());
+    assert_idle(&mut device);
+    device.take_events();
+    client.write_all(b"\x01x").unwrap();
+    device.read(&mut [0; 10]);
+    assert!(ready(&device, 1000));
+    assert_eq!(device.take_events(), [ChardevEvent::Quit]);
+}

@@ -11,13 +11,25 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use xenner_console::{Chardev, ChardevEvent};
+use xenner_console::{Chardev, ChardevEvent, ChardevState};
 
 use super::ring::ConsoleRing;
 use crate::domain::{Notify, SharedPage};
 
 /// Bytes of hypervisor console output that wait for a slow listener, before more are lost.
 pub const DEBUG_BOUND: usize = 16 << 10;
+
+/// What a console holds beside its page, for a saved or migrated domain. The ring's own indices are
+/// in the page.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConsoleState {
+    /// The domain has broken the protocol and its console is closed.
+    pub closed: bool,
+    /// Hypervisor console output that waits for a slow listener.
+    pub debug: Vec<u8>,
+    /// What is on its way in the character device.
+    pub end: ChardevState,
+}
 
 /// A console ring, its character device, and the hypervisor console beside it.
 #[derive(Debug)]
@@ -101,6 +113,25 @@ impl ConsoleBackend {
             self.debug_last = byte;
         }
         self.flush_debug();
+    }
+
+    /// Copies the state of a domain that does not run.
+    pub fn save(&self) -> ConsoleState {
+        ConsoleState {
+            closed: self.ring.as_ref().is_some_and(ConsoleRing::is_closed),
+            debug: self.debug.iter().copied().collect(),
+            end: self.end.save(),
+        }
+    }
+
+    /// Takes over a saved state, after [`connect`](Self::connect) to the restored page.
+    pub fn restore(&mut self, state: &ConsoleState) {
+        if let (true, Some(ring)) = (state.closed, &mut self.ring) {
+            ring.close();
+        }
+        self.end.restore(&state.end);
+        self.write_debug(&state.debug);
+        self.pump();
     }
 
     /// The domain is ending: takes what it printed last, and waits for a slow listener no longer than

@@ -7,5 +7,5 @@
 mod backend;
 mod ring;
 
-pub use backend::{ConsoleBackend, DEBUG_BOUND};
+pub use backend::{ConsoleBackend, ConsoleState, DEBUG_BOUND};
 pub use ring::{ConsoleEnd, ConsoleRing, Pumped, RingViolation};

@@ -99,6 +99,12 @@ impl ConsoleRing {
         }
     }
 
+    /// Closes the ring for good, as a violation does: the domain is told, and nothing moves any more.
+    pub fn close(&mut self) {
+        self.closed = true;
+        self.page.write(CONNECTION, &[DISCONNECTED]);
+    }
+
     /// Whether a violation has closed the console.
     pub fn is_closed(&self) -> bool {
         self.closed
@@ -116,8 +122,7 @@ impl ConsoleRing {
             .take_output(end, &mut pumped)
             .and_then(|()| self.give_input(end, &mut pumped));
         if result.is_err() {
-            self.closed = true;
-            self.page.write(CONNECTION, &[DISCONNECTED]);
+            self.close();
         }
         if pumped.to_user + pumped.to_domain > 0 || result.is_err() {
             self.notify.notify();

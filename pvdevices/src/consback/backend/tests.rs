@@ -212,3 +212,42 @@ fn finishing_gives_up_on_a_listener_that_does_not_read() {
     rig.backend.finish(Duration::from_millis(100));
     assert!(start.elapsed() < Duration::from_secs(2));
 }
+
+#[test]
+fn a_console_moves_with_its_domain() {
+    let mut old = rig();
+    while !old.backend.pump() {
+        old.frontend.print(&[b'x'; 2048]);
+    }
+    old.backend.write_debug(b"debug\n");
+    let state = old.backend.save();
+    assert!(!state.closed && !state.end.queued.is_empty());
+    assert_eq!(state.debug, b"debug\r\n");
+
+    let mut new = rig();
+    let page = Arc::clone(&old.frontend.0);
+    new.backend
+        .connect(Box::new(page), Box::new(Events::default()));
+    new.backend.restore(&state);
+    let mut got = Vec::new();
+    while !got.ends_with(b"debug\r\n") {
+        got.extend(new.seen());
+        new.turn();
+    }
+
+    let closed = ConsoleState {
+        closed: true,
+        ..ConsoleState::default()
+    };
+    new.backend.restore(&closed);
+    new.frontend = Frontend(Arc::clone(&old.frontend.0));
+    new.frontend.print(b"unheard");
+    new.backend.on_guest_event();
+    assert_eq!(new.seen(), b"");
+}
+
+#[test]
+fn a_backend_may_be_used_by_any_thread() {
+    fn assert_send<T: Send>() {}
+    assert_send::<ConsoleBackend>();
+}
