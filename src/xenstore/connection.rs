@@ -197,15 +197,6 @@ impl Connection {
         }
     }
 
-    /// How many bytes the message in progress may still take, whether or not
-    /// answers wait.
-    ///
-    /// # Errors
-    /// As [`Connection::wanted`].
-    pub fn input_wanted(&self) -> Result<usize, WireError> {
-        self.input.wanted()
-    }
-
     /// Takes bytes from the client, at most as many as are wanted.
     ///
     /// # Errors
@@ -218,6 +209,19 @@ impl Connection {
     #[must_use]
     pub fn partial_input(&self) -> &[u8] {
         self.input.partial()
+    }
+
+    /// Goes on in the middle of a message, with what
+    /// [`Connection::partial_input`] gave; false if it cannot be that.
+    #[must_use]
+    pub fn restore_input(&mut self, partial: &[u8]) -> bool {
+        match Assembler::resume(partial) {
+            Some(input) => {
+                self.input = input;
+                true
+            }
+            None => false,
+        }
     }
 
     /// The messages that wait, if a transport carries them.

@@ -65,15 +65,19 @@ impl<'a> View<'a> {
         self.caller == 0
     }
 
+    fn transaction_limit(&self) -> usize {
+        if self.privileged() {
+            usize::MAX
+        } else {
+            quota::NODES_PER_TRANSACTION
+        }
+    }
+
     /// Finds a node that the caller has `wanted` rights to. What the answer
     /// depends on is noted for the transaction. A domain that may not look
     /// where the node would be is not told that it is missing.
     fn node(&mut self, path: &StorePath, wanted: Access) -> Result<Arc<Node>, XsErrno> {
-        let limit = if self.privileged() {
-            usize::MAX
-        } else {
-            quota::NODES_PER_TRANSACTION
-        };
+        let limit = self.transaction_limit();
         let (nearest, depth) = self.tree.nearest(path);
         let found = depth == path.depth();
         if let Log::Transaction(log) = &mut self.log {
@@ -188,6 +192,12 @@ impl<'a> View<'a> {
     fn create(&mut self, path: &StorePath, value: &[u8]) -> Result<(), XsErrno> {
         let existing = self.tree.nearest(path).1;
         let missing = path.depth() - existing;
+        let limit = self.transaction_limit();
+        if let Log::Transaction(log) = &self.log
+            && log.nodes().saturating_add(missing) > limit
+        {
+            return Err(XsErrno::ENOSPC);
+        }
         if !self.privileged() {
             if self.tree.usage(self.caller).nodes + missing > quota::NODES_PER_DOMAIN {
                 return Err(XsErrno::ENOSPC);

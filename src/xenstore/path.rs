@@ -59,7 +59,7 @@ impl StorePath {
     }
 
     /// Makes the path of a request by `domid` canonical. Special paths are not
-    /// nodes and are refused; see [`resolve_watch`].
+    /// nodes and are refused; see [`StorePath::resolve_watch`].
     ///
     /// # Errors
     /// EINVAL for anything that is not a valid path.

@@ -5,14 +5,12 @@
 //! belong to the host and are made anew. A guest's open transactions come back
 //! as such, and end with EAGAIN, upon which every client starts again.
 
-use super::connection::Connection;
 use super::error::{StoreError, XsErrno};
 use super::path::StorePath;
 use super::perms::{DomId, Perm, Permissions};
 use super::server::Xenstore;
 use super::tree::Tree;
 use super::watch::NewWatch;
-use super::wire::WireError;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -163,8 +161,8 @@ impl Xenstore {
         {
             out.push_reply(state.output.clone());
         }
-        restore_input(connection, &state.input)
-            .map_err(|_| what())?
+        connection
+            .restore_input(&state.input)
             .then_some(())
             .ok_or_else(what)
     }
@@ -183,21 +181,6 @@ impl Tree {
             pending.extend(children.into_iter().rev());
         }
     }
-}
-
-/// Puts half a message back; false if it is a whole one or more, which is
-/// never saved.
-fn restore_input(connection: &mut Connection, input: &[u8]) -> Result<bool, WireError> {
-    let mut rest = input;
-    while !rest.is_empty() {
-        let n = connection.input_wanted()?.min(rest.len());
-        let (now, later) = rest.split_at(n);
-        if connection.push(now)?.is_some() {
-            return Ok(false);
-        }
-        rest = later;
-    }
-    Ok(true)
 }
 
 fn restore_node(tree: &mut Tree, node: &NodeState) -> Result<(), XsErrno> {

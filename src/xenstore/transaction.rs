@@ -53,6 +53,12 @@ impl TransactionLog {
         Ok(())
     }
 
+    /// Number of nodes noted so far.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.touched.len()
+    }
+
     /// Notes that the list of children of `path`, already noted, mattered.
     pub fn touch_children(&mut self, path: &StorePath) {
         if let Some(touched) = self.touched.get_mut(path) {

@@ -145,6 +145,15 @@ fn a_domains_transactions_are_bounded() {
         other => other.map(drop),
     });
     assert_eq!(outcome, Err(XsErrno::ENOSPC));
+    // Creating deep paths and removing them again does not get around it.
+    let mut transaction = Transaction::start(&main);
+    let outcome = (0..10).try_for_each(|i| {
+        let mut view = transaction.view(1);
+        view.mkdir(&path(&format!("/a/{i}{}", "/d".repeat(400))))?;
+        view.rm(&path(&format!("/a/{i}")))
+    });
+    assert_eq!(outcome, Err(XsErrno::ENOSPC));
+    assert!(transaction.log.nodes() <= quota::NODES_PER_TRANSACTION);
     let mut transaction = Transaction::start(&main);
     let outcome = (0..2000).try_for_each(|_| transaction.view(1).write(&path("/a/w"), &[0; 2000]));
     assert_eq!(outcome, Err(XsErrno::ENOSPC));

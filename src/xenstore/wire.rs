@@ -154,6 +154,22 @@ impl Assembler {
         &self.buffer
     }
 
+    /// An assembler that has taken `partial` (of [`Assembler::partial`]) so far;
+    /// none if these bytes hold a complete message. A header that cannot be
+    /// right stays one.
+    #[must_use]
+    pub fn resume(partial: &[u8]) -> Option<Self> {
+        let assembler = Self {
+            buffer: partial.to_vec(),
+        };
+        let open = match assembler.header().map(|header| payload_len(&header)) {
+            None => true,
+            Some(Ok(len)) => partial.len() < HEADER_LEN + len,
+            Some(Err(_)) => partial.len() == HEADER_LEN,
+        };
+        open.then_some(assembler)
+    }
+
     fn header(&self) -> Option<Header> {
         Header::read_from_prefix(&self.buffer)
             .ok()
@@ -237,6 +253,9 @@ mod tests {
         let error = WireError::PayloadTooLong { kind: 2, len: 4097 };
         assert_eq!(assembler.push(&message[..16]), Err(error));
         assert_eq!(assembler.wanted(), Err(error));
+        let resumed = Assembler::resume(assembler.partial()).unwrap();
+        assert_eq!(resumed.wanted(), Err(error));
+        assert!(Assembler::resume(&message).is_none());
     }
 
     proptest! {
