@@ -190,6 +190,12 @@ unsafe extern "C" {
     fn pvtest_ap_entry();
 }
 
+#[cfg(feature = "hypercall_page")]
+unsafe extern "C" {
+    /// The page that the domain builder fills; not called by this name.
+    pub fn pvtest_hypercall_page();
+}
+
 /// Start of all stacks.
 pub fn stacks() -> u64 {
     &raw const pvtest_stacks as u64

@@ -45,8 +45,5 @@ pub fn call(nr: u64, a: [u64; 5]) -> i64 {
 /// Address of the hypercall page.
 #[cfg(feature = "hypercall_page")]
 pub fn page() -> u64 {
-    unsafe extern "C" {
-        static pvtest_hypercall_page: u8;
-    }
-    &raw const pvtest_hypercall_page as u64
+    super::entry::pvtest_hypercall_page as *const () as u64
 }

@@ -317,11 +317,6 @@ unsafe extern "C" fn iret_asm(regs: *const Regs, frame: *const IretContext) -> !
         "mov rbp, [rdi + 32]", "mov rbx, [rdi + 40]", "mov r10, [rdi + 48]", "mov r9, [rdi + 56]",
         "mov r8, [rdi + 64]", "mov rdx, [rdi + 80]", "mov rsi, [rdi + 88]", "mov rdi, [rdi + 96]",
         "jmp {page} + 23 * 32",
-        page = sym pvtest_hypercall_page,
+        page = sym super::entry::pvtest_hypercall_page,
     )
-}
-
-#[cfg(feature = "hypercall_page")]
-unsafe extern "C" {
-    fn pvtest_hypercall_page();
 }

@@ -191,7 +191,6 @@ fn invalid() -> Result {
         for (bad, what) in [
             (entry(mfn_of(r.l1), DATA), "a page table, writable"),
             (entry(1 << 36, DATA), "a frame beyond memory"),
-            (e | 1 << 62, "bit 62"),
         ] {
             let o = store(code!("nop", "mov [rbx], rax"), r.l1, bad);
             same!(o.trap.number, 14, "{what}: vector");

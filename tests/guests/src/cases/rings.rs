@@ -27,6 +27,8 @@ pub const TESTS: &[Test] = &[
     t("store-transaction", transaction),
     t("store-transaction-conflict", conflict),
     t("store-large", large),
+    t("store-directory-part", directory_part),
+    t("store-reset-watches", reset_watches),
 ];
 
 fn consumed() -> Result {
@@ -398,5 +400,31 @@ fn large() -> Result {
         );
     }
     ok(&mut c, XS_RM, 0, &[b"data/large\0"])?;
+    Ok(())
+}
+
+fn directory_part() -> Result {
+    let mut c = Client::new();
+    let whole = ok(&mut c, XS_DIRECTORY, 0, &[b"control\0"])?;
+    let a = ask(&mut c, XS_DIRECTORY_PART, 0, &[b"control\0", b"0\0"])?;
+    if a.kind == XS_ERROR {
+        crate::skip!("no DIRECTORY_PART: {}", a.body);
+    }
+    let bytes = a.body.as_bytes();
+    let at = bytes.iter().position(|b| *b == 0).map_or(0, |i| i + 1);
+    check!(bytes[at..].starts_with(whole.as_bytes()), "part {}", a.body);
+    check!(bytes.ends_with(b"\0\0"), "no end mark: {}", a.body);
+    Ok(())
+}
+
+fn reset_watches() -> Result {
+    let mut c = Client::new();
+    ok(&mut c, XS_WATCH, 0, &[b"data/rw\0", b"1\0"])?;
+    c.event().map_err(lost)?;
+    ok(&mut c, XS_RESET_WATCHES, 0, &[b"\0"])?;
+    ok(&mut c, XS_WRITE, 0, &[b"data/rw\0", b"1"])?;
+    check!(!c.has_event(50), "event after reset");
+    err(&mut c, XS_UNWATCH, 0, &[b"data/rw\0", b"1\0"], b"ENOENT\0")?;
+    ok(&mut c, XS_RM, 0, &[b"data/rw\0"])?;
     Ok(())
 }

@@ -17,6 +17,7 @@ use xenner_xen_abi::errno::*;
 use xenner_xen_abi::xen::*;
 
 pub const TESTS: &[Test] = &[
+    t("set-callbacks", set_callbacks),
     t("callback-op", callback_op),
     t("set-trap-table", trap_table),
     t("set-gdt", set_gdt),
@@ -245,5 +246,30 @@ fn segment_base() -> Result {
     same!(set(3, 0), 0, "null selector");
     same!(set(3, 0x7b), 0, "bad selector");
     same!(set(4, 0), -EINVAL, "base 4");
+    Ok(())
+}
+
+/// The old call for all three callbacks.
+fn set_callbacks() -> Result {
+    let all = [
+        stub(STUB_EVENT),
+        stub(STUB_FAILSAFE),
+        stub(STUB_SYSCALL),
+        0,
+        0,
+    ];
+    same!(call(HYPERVISOR_SET_CALLBACKS, all), 0, "set_callbacks");
+    let bad = [1 << 47, stub(STUB_FAILSAFE), stub(STUB_SYSCALL), 0, 0];
+    same!(
+        call(HYPERVISOR_SET_CALLBACKS, bad),
+        -EINVAL,
+        "event callback at 2^47"
+    );
+    let flags = CALLBACKF_MASK_EVENTS;
+    same!(
+        callback(CALLBACKTYPE_SYSCALL, flags, stub(STUB_SYSCALL)),
+        0,
+        "syscall callback"
+    );
     Ok(())
 }

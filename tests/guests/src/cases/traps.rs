@@ -1,16 +1,16 @@
 //! Bounce frames: which traps, with what frame, from kernel and user mode.
 
 use super::t;
-use crate::arch::entry::{KERNEL_SP_TOP, SNIPPET_STACK_TOP, STUB_EVENT, stack_base};
+use crate::arch::entry::{KERNEL_SP_TOP, SNIPPET_STACK_TOP, stack_base};
 use crate::arch::probe::{Outcome, Probe};
 use crate::arch::trap::{Action, FRAME_KERNEL_CS, FRAME_KERNEL_SS, Regs, Trap};
 use crate::arch::vcpu::this;
 use crate::harness::runner::{Result, Test, need_user};
 use crate::harness::user;
-use crate::harness::xen::{callback, set_trap_table};
 use crate::{check, code, same, skip};
 use xenner_xen_abi::arch_x86_64::*;
-use xenner_xen_abi::callback::CALLBACKTYPE_FAILSAFE;
+use xenner_xen_abi::vcpu::VCPUOP_SEND_NMI;
+use xenner_xen_abi::xen::HYPERVISOR_VCPU_OP;
 
 pub const TESTS: &[Test] = &[
     t("trap-exceptions", exceptions),
@@ -31,7 +31,7 @@ pub const TESTS: &[Test] = &[
     t("trap-resume", resume),
     t("trap-segment-load", segment_load),
     t("trap-iretq", iretq),
-    t("trap-failsafe", failsafe),
+    t("trap-nmi", nmi),
 ];
 
 /// A snippet, its vector, the offset of the frame's rip, its error code.
@@ -466,23 +466,27 @@ fn iretq() -> Result {
     Ok(())
 }
 
-/// Returning to user mode with a bad data selector in a register raises the
-/// failsafe callback; registration is what can be seen from here.
-fn failsafe() -> Result {
-    same!(
-        callback(
-            CALLBACKTYPE_FAILSAFE,
-            1,
-            crate::arch::entry::stub(crate::arch::entry::STUB_FAILSAFE)
-        ),
-        0,
-        "register"
-    );
-    same!(
-        set_trap_table(&crate::harness::runner::traps()),
-        0,
-        "trap table"
-    );
-    check!(STUB_EVENT == 256, "stub numbers");
+/// An NMI to itself comes at once, whatever the upcall mask, and not twice.
+fn nmi() -> Result {
+    let o = Probe::kernel(code!("syscall", "nop"))
+        .rax(HYPERVISOR_VCPU_OP)
+        .rdi(VCPUOP_SEND_NMI.into())
+        .run();
+    same!(o.trap.number, 2, "vector ({:x?})", o.trap);
+    same!(o.offset(), 2, "rip");
+    same!(o.regs().rax, 0, "result of send_nmi");
+    same!(o.trap.saved_mask(), 1, "saved mask");
+    // the handler left without iret: only an iret opens NMIs again
+    let o = Probe::kernel(code!("ud2"))
+        .hook(|t| {
+            t.rip += 2;
+            if t.number == 6 {
+                Action::Resume
+            } else {
+                Action::End
+            }
+        })
+        .run();
+    check!(o.trap.number == 3, "after the NMI: {:x?}", o.trap);
     Ok(())
 }
