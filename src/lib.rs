@@ -13,8 +13,8 @@ pub mod guest_va;
 pub mod hypercall;
 pub mod kvm;
 pub mod loader;
-pub mod memory;
 pub mod logging;
+pub mod memory;
 mod run;
 pub mod xenstore;
 

@@ -41,19 +41,32 @@ pub fn start(config: &LogConfig, name: &str) -> Result<(), LogError> {
         builder.filter_module("xenner", LevelFilter::Info);
     }
     if let Some(path) = &config.file {
-        let file = File::create(path)
-            .map_err(|source| LogError::File { path: path.clone(), source })?;
+        let file = File::create(path).map_err(|source| LogError::File {
+            path: path.clone(),
+            source,
+        })?;
         builder.target(Target::Pipe(Box::new(file)));
     }
-    let prefix = if config.guest_name { format!("{name}: ") } else { String::new() };
+    let prefix = if config.guest_name {
+        format!("{name}: ")
+    } else {
+        String::new()
+    };
     let timestamp = config.timestamp;
     builder.format(move |out, record| {
         if timestamp {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let now = SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default();
             write!(out, "{}.{:06} ", now.as_secs(), now.subsec_micros())?;
         }
         // a carriage return as well: the terminal may be raw
-        writeln!(out, "{prefix}xenner: {}: {}\r", record.level().as_str().to_lowercase(), record.args())
+        writeln!(
+            out,
+            "{prefix}xenner: {}: {}\r",
+            record.level().as_str().to_lowercase(),
+            record.args()
+        )
     });
     // the only other caller would be a second domain in this process
     let _ = builder.try_init();

@@ -21,6 +21,7 @@ static READY: AtomicBool = AtomicBool::new(false);
 const CR0_MP: u64 = 1 << 1;
 const CR0_NE: u64 = 1 << 5;
 const CR0_WP: u64 = 1 << 16;
+const CR0_AM: u64 = 1 << 18;
 const CR4_OSFXSR: u64 = 1 << 9;
 const CR4_OSXMMEXCPT: u64 = 1 << 10;
 const CR4_UMIP: u64 = 1 << 11;
@@ -67,7 +68,7 @@ pub extern "C" fn start(id: u32) -> ! {
 
 fn control_registers() {
     let flags = boot_info().flags;
-    cpu::write_cr0(cpu::read_cr0() | CR0_MP | CR0_NE | CR0_WP);
+    cpu::write_cr0(cpu::read_cr0() | CR0_MP | CR0_NE | CR0_WP | CR0_AM);
     let mut cr4 = cpu::read_cr4() | CR4_OSFXSR | CR4_OSXMMEXCPT;
     for (flag, bit) in [
         (FLAG_FSGSBASE, CR4_FSGSBASE),

@@ -88,6 +88,7 @@ pub enum Privileged {
     Cli,
     Sti,
     Clts,
+    /// WBINVD or INVD.
     Wbinvd,
     Cpuid,
     Rdmsr,
@@ -98,6 +99,10 @@ pub enum Privileged {
     /// IN: `size` bytes from an immediate port or the one in dx.
     In { size: u8, port: Option<u8> },
     Out { size: u8, port: Option<u8> },
+    /// INS: to memory at rdi; `repeat`: rcx times.
+    Ins { size: u8, repeat: bool },
+    /// OUTS: from memory at rsi.
+    Outs { size: u8, repeat: bool },
     ReadCr { cr: u8, reg: u8 },
     WriteCr { cr: u8, reg: u8 },
     ReadDr { dr: u8, reg: u8 },
@@ -116,9 +121,11 @@ pub fn privileged(code: &[u8]) -> Option<(Privileged, u8)> {
         op @ (0xe6 | 0xe7) => (Privileged::Out { size: io_size(op), port: Some(at(1)?) }, 2),
         op @ (0xec | 0xed) => (Privileged::In { size: io_size(op), port: None }, 1),
         op @ (0xee | 0xef) => (Privileged::Out { size: io_size(op), port: None }, 1),
+        op @ (0x6c | 0x6d) => (Privileged::Ins { size: io_size(op), repeat: p.repeat }, 1),
+        op @ (0x6e | 0x6f) => (Privileged::Outs { size: io_size(op), repeat: p.repeat }, 1),
         0x0f => match at(1)? {
             0x06 => (Privileged::Clts, 2),
-            0x09 => (Privileged::Wbinvd, 2),
+            0x08 | 0x09 => (Privileged::Wbinvd, 2),
             0x30 => (Privileged::Wrmsr, 2),
             0x31 => (Privileged::Rdtsc { aux: false }, 2),
             0x32 => (Privileged::Rdmsr, 2),

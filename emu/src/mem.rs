@@ -349,6 +349,30 @@ pub fn write_guest_u32(va: u64, value: u32) -> Result<(), Fault> {
     if bad == 0 { Ok(()) } else { Err(Fault) }
 }
 
+/// Writes one byte of guest-virtual memory.
+///
+/// # Errors
+/// [`Fault`] if the address is the hypervisor's, not mapped or read-only.
+#[cfg(target_os = "none")]
+pub fn write_guest_u8(va: u64, value: u8) -> Result<(), Fault> {
+    if !guest_range(va, 1) {
+        return Err(Fault);
+    }
+    let bad: u32;
+    // SAFETY: a fault is caught by the exception table.
+    unsafe {
+        asm!(
+            "mov {bad:e}, 1",
+            "2: mov byte ptr [{a}], {v}",
+            "xor {bad:e}, {bad:e}",
+            "3:",
+            ".pushsection .extable, \"a\"", ".quad 2b, 3b", ".popsection",
+            bad = out(reg) bad, v = in(reg_byte) value, a = in(reg) va, options(nostack)
+        );
+    }
+    if bad == 0 { Ok(()) } else { Err(Fault) }
+}
+
 /// Reads up to `buf.len()` instruction bytes at `va`; returns how many could be read.
 #[cfg(target_os = "none")]
 pub fn fetch(va: u64, buf: &mut [u8]) -> usize {

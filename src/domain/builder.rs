@@ -503,9 +503,19 @@ fn write_tables(
         next: tables.start,
         end: tables.end,
     };
+    // each page of the mapping has one writable mapping, but for the tables
+    let record = |page| {
+        if tables.contains(&page) {
+            0
+        } else {
+            u64::from(COUNT_ONE)
+        }
+    };
+    count_mappings(m, map, 0, p.mapped, record)?;
     let l4 = w.table(4)?;
     w.map(l4, p.base, 0, p.mapped, |page| tables.contains(&page))?;
     if let Some(va) = p.p2m_va {
+        count_mappings(m, map, p.p2m, p.p2m_pages, |_| u64::from(COUNT_ONE))?;
         w.next = p.p2m_tables;
         w.end = p.p2m_tables + p.p2m_table_pages;
         w.map(l4, va, p.p2m, p.p2m_pages, |_| false)?;
@@ -516,6 +526,25 @@ fn write_tables(
         m.store(l4 * PAGE_SIZE + (HOLE_FIRST_SLOT + i) as u64 * 8, *e)?;
     }
     Ok(l4)
+}
+
+/// Writes the frame table's records of a run of pages.
+fn count_mappings(
+    m: &Memory,
+    map: &MachineMap,
+    first: u64,
+    count: u64,
+    record: impl Fn(u64) -> u64,
+) -> Result<(), MemoryError> {
+    let hole = HOLE_START / PAGE_SIZE;
+    let below = hole.saturating_sub(first).min(count);
+    for (start, n) in [(first, below), (first + below, count - below)] {
+        let data: Vec<u8> = (start..start + n)
+            .flat_map(|page| (record(page) as u32).to_le_bytes())
+            .collect();
+        m.write(map.frame_table + pfn_to_mfn(start) * 4, &data)?;
+    }
+    Ok(())
 }
 
 fn write_start_info(

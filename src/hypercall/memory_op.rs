@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use xenner_emu_abi::frame::{NOT_OWNED, kind};
+use xenner_emu_abi::frame::NOT_OWNED;
 use xenner_emu_abi::layout::{DOMID, PAGE_SIZE};
 use xenner_xen_abi::errno::*;
 use xenner_xen_abi::memory::*;
@@ -110,7 +110,8 @@ fn ram(call: &Call<'_>, mfn: u64) -> Option<u64> {
     (ma < call.domain.map.ram_end && !(HOLE_START..HOLE_END).contains(&ma)).then_some(ma)
 }
 
-/// Takes pages back: they must not be page tables; their memory goes to the host.
+/// Takes pages back: they must be neither page tables nor mapped writable; their memory goes to
+/// the host.
 fn decrease(call: &Call<'_>, arg: u64) -> Answer {
     let Some(r) = reservation(call, arg)? else {
         return Ok(0);
@@ -123,7 +124,7 @@ fn decrease(call: &Call<'_>, arg: u64) -> Answer {
         };
         let record = map.frame_table + mfn * 4;
         let present = m.load_u32(record).map_err(|_| EINVAL)?;
-        if kind(present) != 0 || present & NOT_OWNED != 0 {
+        if present != 0 {
             return Ok(i as i64);
         }
         m.store_u32(record, NOT_OWNED).map_err(|_| EINVAL)?;

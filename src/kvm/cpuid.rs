@@ -42,9 +42,12 @@ const HYPERVISOR: u32 = 1 << 31;
 
 /// Leaf 1 ECX: SSE3 PCLMUL SSSE3 FMA CX16 SSE4.1 SSE4.2 MOVBE POPCNT AES XSAVE AVX F16C RDRAND.
 const LEAF1_ECX: u32 = bits(&[0, 1, 9, 12, 13, 19, 20, 22, 23, 25, 26, 28, 29, 30]);
-/// Leaf 1 EDX: FPU DE TSC MSR PAE CX8 APIC SEP CMOV PAT CLFSH MMX FXSR SSE SSE2 SS HTT. Not PSE,
-/// PGE, MTRR: a PV guest has none; not MCE, MCA: there are no banks.
-const LEAF1_EDX: u32 = bits(&[0, 2, 4, 5, 6, 8, 9, 11, 15, 16, 19, 23, 24, 25, 26, 27, 28]);
+/// Leaf 1 EDX: FPU DE TSC MSR PAE MCE CX8 APIC SEP MCA CMOV PAT CLFSH MMX FXSR SSE SSE2 SS HTT.
+/// Not PSE, PGE, MTRR: a PV guest has none. (There are no machine check banks, but a kernel
+/// complains if the feature is not there.)
+const LEAF1_EDX: u32 = bits(&[
+    0, 2, 4, 5, 6, 7, 8, 9, 11, 14, 15, 16, 19, 23, 24, 25, 26, 27, 28,
+]);
 /// Leaf 7 EBX: FSGSBASE BMI1 AVX2 BMI2 ERMS AVX512F/DQ RDSEED ADX IFMA CLFLUSHOPT CLWB
 /// AVX512PF/ER/CD SHA AVX512BW/VL.
 const LEAF7_EBX: u32 = bits(&[
@@ -59,7 +62,9 @@ const LEAF7_1_EAX: u32 = bits(&[0, 1, 2, 4, 5]);
 /// Leaf 80000001 ECX: LAHF CMP_LEGACY ABM SSE4A MISALIGNSSE 3DNOWPREFETCH XOP FMA4 TBM.
 const EXT1_ECX: u32 = bits(&[0, 1, 5, 6, 7, 8, 11, 16, 21]);
 /// Leaf 80000001 EDX: SYSCALL NX MMXEXT FXSR_OPT RDTSCP LM, and what repeats leaf 1 on AMD.
-const EXT1_EDX: u32 = bits(&[0, 2, 4, 5, 6, 8, 9, 11, 15, 16, 20, 22, 23, 24, 25, 27, 29]);
+const EXT1_EDX: u32 = bits(&[
+    0, 2, 4, 5, 6, 7, 8, 9, 11, 14, 15, 16, 20, 22, 23, 24, 25, 27, 29,
+]);
 /// XSAVE components: x87, SSE, AVX, AVX-512.
 const XCR0: u32 = 0xe7;
 
@@ -292,7 +297,7 @@ fn xen_leaves(source: &Source<'_>, facts: XenFacts) -> Vec<kvm_cpuid_entry2> {
     vec![
         row(0, 0, signature),
         row(1, 0, [facts.version, 0, 0, 0]),
-        row(2, 0, [0, 0, 1, 0]),
+        row(2, 0, [1, XEN_CPUID_FIRST_LEAF, 1, 0]),
         row(3, 0, [0, 0, facts.tsc_khz, 1]),
         row(3, 2, [facts.tsc_khz, 0, 0, 0]),
         row(4, 0, [0; 4]),

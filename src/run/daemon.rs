@@ -60,7 +60,10 @@ impl Ready {
     /// # Errors
     /// /dev/null cannot be opened.
     pub fn go(mut self) -> io::Result<()> {
-        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        let null = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")?;
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&null)?;

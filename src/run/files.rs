@@ -33,7 +33,10 @@ impl PidFile {
             .map_err(|_| io::Error::new(io::ErrorKind::AddrInUse, "a running process holds it"))?;
         file.set_len(0)?;
         writeln!(file, "{}", std::process::id())?;
-        Ok(Self { path: path.to_owned(), _file: file })
+        Ok(Self {
+            path: path.to_owned(),
+            _file: file,
+        })
     }
 }
 
@@ -67,7 +70,10 @@ impl RunDir {
     pub fn create(name: &str) -> io::Result<Self> {
         let path = rundir::run_dir(name);
         if let Some(parent) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(parent)?;
             sweep(parent);
         }
         match DirBuilder::new().mode(0o700).create(&path) {
@@ -123,7 +129,9 @@ fn remove(path: &Path) {
 
 /// Removes what killed processes left: run directories whose lock nobody holds.
 fn sweep(parent: &Path) {
-    let Ok(entries) = fs::read_dir(parent) else { return };
+    let Ok(entries) = fs::read_dir(parent) else {
+        return;
+    };
     for entry in entries.flatten() {
         let path = entry.path();
         if let Ok(lock) = OpenOptions::new().write(true).open(path.join(LOCK))

@@ -5,9 +5,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use event_manager::{
-    EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps,
-};
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::Kvm;
 use log::{debug, error, warn};
 use vmm_sys_util::eventfd::EventFd;
@@ -24,9 +22,9 @@ use crate::config::{HvLog, PanicAction, RebootAction, ShutdownAction, Uuid, VmCo
 use crate::domain::builder::{CONSOLE_PORT, STORE_PORT};
 use crate::domain::end::{End, ShutdownReason};
 use crate::domain::{Domain, DomainConfig, DomainError};
+use crate::kvm;
 use crate::kvm::probe::{self, Flavour};
 use crate::kvm::vcpu::VcpuThreads;
-use crate::kvm;
 use crate::loader::{self, KernelImage};
 use crate::xenstore::domain_keys::ConsoleType;
 use crate::xenstore::service::GuestLink;
@@ -49,7 +47,11 @@ pub(super) fn open_machine(config: &VmConfig) -> Result<Machine, RunError> {
     let kvm = kvm::open()?;
     let image = load_kernel(config)?;
     let flavour = probe::flavour(&kvm, config.flavour)?;
-    Ok(Machine { kvm, flavour, image })
+    Ok(Machine {
+        kvm,
+        flavour,
+        image,
+    })
 }
 
 fn load_kernel(config: &VmConfig) -> Result<KernelImage, RunError> {
@@ -98,11 +100,26 @@ impl Host {
         let wishes = Wishes::default();
         let mut events = EventManager::new().map_err(|e| RunError::Loop(format!("{e:?}")))?;
         events.add_subscriber(service.clone() as Subscriber);
-        let signal_end = SignalEnd { signals, wishes: wishes.clone() };
+        let signal_end = SignalEnd {
+            signals,
+            wishes: wishes.clone(),
+        };
         events.add_subscriber(Arc::new(Mutex::new(signal_end)) as Subscriber);
-        let user = UserEnd { console: console.clone(), wishes: wishes.clone() };
+        let user = UserEnd {
+            console: console.clone(),
+            wishes: wishes.clone(),
+        };
         events.add_subscriber(Arc::new(Mutex::new(user)) as Subscriber);
-        Ok(Self { config, name, console, store, service, wishes, events, asked: false })
+        Ok(Self {
+            config,
+            name,
+            console,
+            store,
+            service,
+            wishes,
+            events,
+            asked: false,
+        })
     }
 
     /// Runs domains until one ends for good.
@@ -111,7 +128,11 @@ impl Host {
         machine: Machine,
         mut ready: Option<Ready>,
     ) -> Result<ExitCode, RunError> {
-        let Machine { kvm, flavour, image } = machine;
+        let Machine {
+            kvm,
+            flavour,
+            image,
+        } = machine;
         let mut image = Some(image);
         loop {
             let kernel = match image.take() {
@@ -133,7 +154,9 @@ impl Host {
             let end = self.wait_for_end(&domain);
             drop(threads);
             for id in per_life {
-                self.events.remove_subscriber(id).map_err(|e| RunError::Loop(format!("{e:?}")))?;
+                self.events
+                    .remove_subscriber(id)
+                    .map_err(|e| RunError::Loop(format!("{e:?}")))?;
             }
             lock(&self.console).finish(PATIENCE);
             lock(&self.console).disconnect();
@@ -188,7 +211,11 @@ impl Host {
             console_port: CONSOLE_PORT,
             console_mfn: domain.built.console_mfn,
             console_type: ConsoleType::Xenconsoled,
-            console_output: if tty.is_some() { "pty".into() } else { filename },
+            console_output: if tty.is_some() {
+                "pty".into()
+            } else {
+                filename
+            },
             console_tty: tty,
             console_limit: 1 << 20,
         };
@@ -208,7 +235,10 @@ impl Host {
                 .map_err(|e| host("event descriptor")(std::io::Error::from_raw_os_error(e as i32)))
         };
         let page = |mfn| GuestPage::new(&domain.memory, mfn).map_err(DomainError::from);
-        let notify = |port| PortNotify { events: domain.events.clone(), port };
+        let notify = |port| PortNotify {
+            events: domain.events.clone(),
+            port,
+        };
         let store_notify = notify(STORE_PORT);
         lock(&self.service).attach_guest(GuestLink {
             domid: DOMID,
@@ -217,13 +247,22 @@ impl Host {
             notify: Box::new(move || Notify::notify(&store_notify)),
         });
         let console_port = bind(CONSOLE_PORT)?;
-        lock(&self.console)
-            .connect(Box::new(page(domain.built.console_mfn)?), Box::new(notify(CONSOLE_PORT)));
-        let guest_end = GuestConsole { port: console_port, console: self.console.clone() };
-        let end = DomainEnd { domain: domain.clone() };
+        lock(&self.console).connect(
+            Box::new(page(domain.built.console_mfn)?),
+            Box::new(notify(CONSOLE_PORT)),
+        );
+        let guest_end = GuestConsole {
+            port: console_port,
+            console: self.console.clone(),
+        };
+        let end = DomainEnd {
+            domain: domain.clone(),
+        };
         Ok(vec![
-            self.events.add_subscriber(Arc::new(Mutex::new(guest_end)) as Subscriber),
-            self.events.add_subscriber(Arc::new(Mutex::new(end)) as Subscriber),
+            self.events
+                .add_subscriber(Arc::new(Mutex::new(guest_end)) as Subscriber),
+            self.events
+                .add_subscriber(Arc::new(Mutex::new(end)) as Subscriber),
         ])
     }
 
@@ -242,7 +281,11 @@ impl Host {
                 Err(event_manager::Error::Epoll(e)) if e.errno() == libc::EINTR => {}
                 Err(e) => return Err(RunError::Loop(format!("{e:?}"))),
             }
-            if domain.watchdogs().next().is_some_and(|at| at <= Instant::now()) {
+            if domain
+                .watchdogs()
+                .next()
+                .is_some_and(|at| at <= Instant::now())
+            {
                 domain.end.set(ShutdownReason::Watchdog);
             }
             let wishes: Vec<Wish> = lock(&self.wishes).drain(..).collect();
@@ -356,10 +399,15 @@ impl Host {
     }
 
     fn write_dump(&self, report: &str) -> Result<(), RunError> {
-        let Some(dir) = &self.config.dumpdir else { return Ok(()) };
+        let Some(dir) = &self.config.dumpdir else {
+            return Ok(());
+        };
         let path = dir.join(format!("{}-crash.txt", self.name));
-        std::fs::write(&path, report)
-            .map_err(|source| RunError::File { option: "-xenner dumpdir", path, source })
+        std::fs::write(&path, report).map_err(|source| RunError::File {
+            option: "-xenner dumpdir",
+            path,
+            source,
+        })
     }
 }
 

@@ -28,8 +28,8 @@ use crate::domain::DomainError;
 use crate::kvm::KvmError;
 use crate::loader::LoaderError;
 use crate::logging::{self, LogError};
-use crate::xenstore::{StoreError, StoreHandle, XenstoreService};
 use crate::xenstore::socket::SocketError;
+use crate::xenstore::{StoreError, StoreHandle, XenstoreService};
 
 /// Why a domain could not be run.
 #[derive(Debug, Error)]
@@ -111,7 +111,10 @@ fn serve(
     mut fds: InheritedFds,
     ready: Option<daemon::Ready>,
 ) -> Result<ExitCode, RunError> {
-    let name = config.name.clone().unwrap_or_else(|| format!("xenner-{}", std::process::id()));
+    let name = config
+        .name
+        .clone()
+        .unwrap_or_else(|| format!("xenner-{}", std::process::id()));
     logging::start(&config.log, &name)?;
     config.notes.iter().for_each(|note| info!("{note}"));
     if let Some(title) = &config.process_name {
@@ -142,11 +145,20 @@ fn serve(
 }
 
 /// The console's character device, or one that swallows everything.
-fn open_console(config: &VmConfig, fds: &mut InheritedFds) -> Result<Arc<Mutex<ConsoleBackend>>, RunError> {
+fn open_console(
+    config: &VmConfig,
+    fds: &mut InheritedFds,
+) -> Result<Arc<Mutex<ConsoleBackend>>, RunError> {
     let nothing = ChardevConfig::new("none", ChardevBackend::Null);
-    let chosen =
-        config.consoles.first().and_then(|c| config.chardev(&c.chardev)).unwrap_or(&nothing);
-    let options = ChardevOptions { escape: config.escape_char, ..Default::default() };
+    let chosen = config
+        .consoles
+        .first()
+        .and_then(|c| config.chardev(&c.chardev))
+        .unwrap_or(&nothing);
+    let options = ChardevOptions {
+        escape: config.escape_char,
+        ..Default::default()
+    };
     let end = Chardev::open(chosen, options, fds)?;
     Ok(Arc::new(Mutex::new(ConsoleBackend::new(end))))
 }
@@ -166,7 +178,11 @@ fn open_run_dir(
         Ok(dir) => dir,
         Err(source) if config.name.is_some() && source.kind() == io::ErrorKind::AddrInUse => {
             let path = xenner_console::rundir::run_dir(name);
-            return Err(RunError::File { option: "-name", path, source });
+            return Err(RunError::File {
+                option: "-name",
+                path,
+                source,
+            });
         }
         Err(e) => {
             info!("no run directory for this domain: {e}");
@@ -177,22 +193,29 @@ fn open_run_dir(
         service.listen(&dir.xenstore())?;
     }
     let filename = lock(console).end().filename();
-    let target = filename
-        .strip_prefix("pty:")
-        .or_else(|| filename.trim_start_matches("disconnected:").strip_prefix("unix:"));
+    let target = filename.strip_prefix("pty:").or_else(|| {
+        filename
+            .trim_start_matches("disconnected:")
+            .strip_prefix("unix:")
+    });
     if let Some(target) = target {
         let path = target.split(',').next().unwrap_or(target);
-        dir.link_console(std::path::Path::new(path)).map_err(host("link to the console"))?;
+        dir.link_console(std::path::Path::new(path))
+            .map_err(host("link to the console"))?;
     }
     Ok(Some(dir))
 }
 
 /// A file for the hypervisor's console, if the user wants one.
 fn open_hvlog(config: &VmConfig) -> Result<Option<std::fs::File>, RunError> {
-    let HvLog::File(path) = &config.hvlog else { return Ok(None) };
-    std::fs::File::create(path).map(Some).map_err(|source| RunError::File {
-        option: "-xenner hvlog",
-        path: path.clone(),
-        source,
-    })
+    let HvLog::File(path) = &config.hvlog else {
+        return Ok(None);
+    };
+    std::fs::File::create(path)
+        .map(Some)
+        .map_err(|source| RunError::File {
+            option: "-xenner hvlog",
+            path: path.clone(),
+            source,
+        })
 }

@@ -24,7 +24,10 @@ impl GuestPage {
         let start = mfn.saturating_mul(PAGE_SIZE);
         memory.load(start)?;
         memory.load(start + PAGE_SIZE - 8)?;
-        Ok(Self { memory: memory.clone(), start })
+        Ok(Self {
+            memory: memory.clone(),
+            start,
+        })
     }
 
     /// What cannot fail but by a mistake of ours: offsets beyond the page.

@@ -12,16 +12,18 @@ use crate::domain::{Domain, crash};
 pub fn statistics(domain: &Domain) -> String {
     let mut text = String::from("hypercalls by vcpu:\n");
     for vcpu in 0..domain.map.vcpus {
-        let base = domain.map.areas
-            + vcpu * AREA_SIZE
-            + AREA_VCPU
-            + xenner_emu_abi::area::VCPU_HYPERCALLS;
+        let base =
+            domain.map.areas + vcpu * AREA_SIZE + AREA_VCPU + xenner_emu_abi::area::VCPU_HYPERCALLS;
         let counts: Vec<(u8, u64)> = (0..64u8)
             .map(|n| (n, domain.memory.load(base + u64::from(n) * 8).unwrap_or(0)))
             .filter(|(_, count)| *count != 0)
             .collect();
         // writing to a string cannot fail
-        let _ = writeln!(text, "  vcpu {vcpu}: {}", counts.iter().map(|c| c.1).sum::<u64>());
+        let _ = writeln!(
+            text,
+            "  vcpu {vcpu}: {}",
+            counts.iter().map(|c| c.1).sum::<u64>()
+        );
         for (n, count) in counts {
             let _ = writeln!(text, "    {:<28} {count}", crash::name(n));
         }

@@ -29,26 +29,28 @@ impl EndSignals {
             unsafe { libc::sigaddset(&raw mut set, signal) };
         }
         // SAFETY: a valid set; the old one is not asked for.
-        if unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) } != 0
+        if unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) }
+            != 0
         {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: a valid set.
-        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
+        let fd =
+            unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: a new descriptor that nobody else has.
-        Ok(Self { file: unsafe { File::from_raw_fd(fd) } })
+        Ok(Self {
+            file: unsafe { File::from_raw_fd(fd) },
+        })
     }
 
     /// The next signal that arrived.
     pub fn next(&self) -> Option<i32> {
         let mut buf = [0u8; size_of::<libc::signalfd_siginfo>()];
         match (&self.file).read(&mut buf) {
-            Ok(n) if n == buf.len() => {
-                buf.first_chunk().map(|number| i32::from_ne_bytes(*number))
-            }
+            Ok(n) if n == buf.len() => buf.first_chunk().map(|number| i32::from_ne_bytes(*number)),
             _ => None,
         }
     }

@@ -2,9 +2,11 @@
 //!
 //! A frame has at most one type at a time; a type is held by references (a pin,
 //! a base pointer, an entry of a table one level up) and ends with the last.
-//! A zero record is an ordinary frame of the domain's memory.
+//! A frame without a type counts its writable mappings instead, and can get a
+//! type only when there are none. A zero record is an ordinary frame of the
+//! domain's memory that nothing maps.
 
-/// No type: ordinary memory, may be mapped writable.
+/// No type: ordinary memory; the count is that of writable mappings.
 pub const TYPE_NONE: u32 = 0;
 /// L1 page table. L2, L3 and L4 are 2, 3 and 4.
 pub const TYPE_L1: u32 = 1;
@@ -18,7 +20,7 @@ pub const TYPE_MASK: u32 = 0xf;
 pub const PINNED: u32 = 1 << 4;
 /// The frame is not the domain's (ballooned out, or a hole in the machine map).
 pub const NOT_OWNED: u32 = 1 << 5;
-/// One reference to the type.
+/// One reference to the type, or one writable mapping.
 pub const COUNT_ONE: u32 = 1 << 8;
 
 /// The record's type.

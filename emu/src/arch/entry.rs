@@ -322,6 +322,8 @@ gp_entry:                               # error, rip, cs, rflags, rsp, ss
     jmp iret_hypercall
 62: cmp byte ptr [rax], 0xfa            # cli: no effect
     jne 68f
+    cmp byte ptr [rsp + 56 + {IOPL}], 0
+    je 68f
     pop rax
     inc qword ptr [rsp + 8]
     add rsp, 8
@@ -556,6 +558,7 @@ vector_stubs:
     FAST_PF = const offset_of!(Vcpu, fast_pf),
     TRACE = const offset_of!(Vcpu, trace),
     HYPERCALLS = const offset_of!(Vcpu, hypercalls),
+    IOPL = const offset_of!(Vcpu, iopl),
     NMI_BLOCKED = const offset_of!(Vcpu, nmi_blocked),
     HOLE_SHIFT = const HOLE_SHIFT,
     HOLE_TAG = const HOLE_TAG,

@@ -350,8 +350,13 @@ pub extern "C" fn vm_assist(cmd: u64, kind: u64, _: u64, _: u64, _: u64, _: u64)
     0
 }
 
+/// Whether the guest asked for an assist (`VMASST_TYPE_*`).
+pub fn assist(kind: u32) -> bool {
+    VM_ASSIST.load(Relaxed) >> kind & 1 != 0
+}
+
 fn architectural_iopl() -> bool {
-    VM_ASSIST.load(Relaxed) >> VMASST_TYPE_ARCHITECTURAL_IOPL & 1 != 0
+    assist(VMASST_TYPE_ARCHITECTURAL_IOPL)
 }
 
 /// The IOPL bits of a bounce frame's rflags.

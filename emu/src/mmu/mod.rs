@@ -1,8 +1,7 @@
 //! Page-table rules: which frame may be used for what, and which entries are allowed.
 //!
 //! Sources of the rules: `xen/include/public/xen.h` (mmu_update, mmuext_op) and what Xen
-//! answers in practice (docs/mmu.md says where xenner differs: writable mappings are not
-//! counted, so a frame that is still mapped writable may become a page table).
+//! answers in practice (docs/mmu.md).
 
 pub mod rules;
 pub mod types;

@@ -1,6 +1,8 @@
 //! Which entries a table of each level may hold, and what is added to them.
 
-use xenner_emu_abi::frame::{self, TYPE_NONE};
+use core::sync::atomic::Ordering::Relaxed;
+
+use xenner_emu_abi::frame::{COUNT_ONE, NOT_OWNED, TYPE_MASK};
 use xenner_emu_abi::pte::{self, A, G, P, PCD, PSE, PWT, RW, US};
 use xenner_xen_abi::errno::{EBUSY, EINVAL};
 
@@ -16,23 +18,22 @@ const AVAILABLE: u64 = 0x07f0_0000_0000_0000;
 /// Whether a frame is memory of the domain.
 pub fn owned(mfn: u64) -> bool {
     let info = boot_info();
-    mfn < info.nr_frames && frame_record(mfn).load(Relaxed) & frame::NOT_OWNED == 0
+    mfn < info.nr_frames && frame_record(mfn).load(Relaxed) & NOT_OWNED == 0
 }
-use core::sync::atomic::Ordering::Relaxed;
-
 /// Whether a frame is one that the VMM shares with the guest.
 pub fn shared(mfn: u64) -> bool {
     let info = boot_info();
     mfn >= info.shared_start && mfn < info.shared_end
 }
 
-/// Checks a new L1 entry and returns it as it is to be stored.
+/// Checks a new L1 entry and takes the reference that a writable mapping holds on its frame;
+/// returns the entry as it is to be stored.
 ///
 /// # Errors
 /// EINVAL for forbidden bits or a frame that is not the domain's; EBUSY for a writable
 /// mapping of a page table or descriptor page.
 #[inline]
-pub fn l1(entry: u64) -> Result<u64, i64> {
+pub fn take_l1(entry: u64) -> Result<u64, i64> {
     if entry & P == 0 {
         return Ok(entry);
     }
@@ -41,17 +42,31 @@ pub fn l1(entry: u64) -> Result<u64, i64> {
     }
     let mfn = pte::mfn(entry);
     if mfn < boot_info().nr_frames {
-        let record = frame_record(mfn).load(Relaxed);
-        if record & frame::NOT_OWNED != 0 {
+        let slot = frame_record(mfn);
+        if entry & RW != 0 {
+            let record = slot.fetch_add(COUNT_ONE, Relaxed);
+            if record & (TYPE_MASK | NOT_OWNED) != 0 {
+                slot.fetch_sub(COUNT_ONE, Relaxed);
+                return Err(if record & NOT_OWNED != 0 { EINVAL } else { EBUSY });
+            }
+        } else if slot.load(Relaxed) & NOT_OWNED != 0 {
             return Err(EINVAL);
-        }
-        if entry & RW != 0 && frame::kind(record) != TYPE_NONE {
-            return Err(EBUSY);
         }
     } else if !shared(mfn) {
         return Err(EINVAL);
     }
     Ok(entry | US)
+}
+
+/// Drops what [`take_l1`] took for an entry that is no longer in a validated table.
+#[inline]
+pub fn drop_l1(entry: u64) {
+    if entry & (P | RW) == P | RW {
+        let mfn = pte::mfn(entry);
+        if mfn < boot_info().nr_frames {
+            frame_record(mfn).fetch_sub(COUNT_ONE, Relaxed);
+        }
+    }
 }
 
 /// Checks the bits of a new present entry of a table of `level` 2-4 and returns it as it is

@@ -46,21 +46,22 @@ pub fn get(lock: &MmuLock, mfn: u64, kind: u32) -> Result<(), i64> {
     let slot = frame_record(mfn);
     let record = slot.load(Relaxed);
     if frame::kind(record) == kind {
-        slot.store(record + COUNT_ONE, Relaxed);
+        slot.fetch_add(COUNT_ONE, Relaxed);
         return Ok(());
     }
-    if frame::kind(record) != TYPE_NONE {
+    // typed first, so that a table that maps itself writable is found out; a frame that is
+    // mapped writable has a count and stays what it is
+    let free = record & PINNED;
+    if slot.compare_exchange(free, free | kind | COUNT_ONE, Acquire, Relaxed).is_err() {
         return Err(EBUSY);
     }
-    // typed first, so that a table that maps itself writable is found out
-    slot.store(record | kind | COUNT_ONE, Release);
     let valid = match kind {
         TYPE_L1 => validate_l1(mfn),
         TYPE_SEGDESC => crate::descriptors::validate_page(mfn),
         level => validate_upper(lock, mfn, level),
     };
     if valid.is_err() {
-        slot.store(record, Release);
+        slot.store(free, Release);
     }
     valid
 }
@@ -69,19 +70,17 @@ pub fn get(lock: &MmuLock, mfn: u64, kind: u32) -> Result<(), i64> {
 pub fn put(lock: &MmuLock, mfn: u64) {
     let slot = frame_record(mfn);
     let record = slot.load(Relaxed);
-    if frame::count(record) == 0 {
+    if frame::count(record) > 1 {
+        slot.fetch_sub(COUNT_ONE, Relaxed);
         return;
     }
-    let record = record - COUNT_ONE;
-    if frame::count(record) != 0 {
-        slot.store(record, Relaxed);
-        return;
+    match frame::kind(record) {
+        TYPE_NONE => return,
+        TYPE_L1 => drop_l1_entries(mfn, 512),
+        TYPE_SEGDESC => {}
+        kind => drop_entries(lock, mfn, kind, 512),
     }
-    let kind = frame::kind(record);
-    if (2..=TYPE_L4).contains(&kind) {
-        drop_entries(lock, mfn, kind, 512);
-    }
-    slot.store(record & !frame::TYPE_MASK, Release);
+    slot.fetch_sub(COUNT_ONE | frame::kind(record), Release);
 }
 
 fn validate_l1(mfn: u64) -> Result<(), i64> {
@@ -89,13 +88,26 @@ fn validate_l1(mfn: u64) -> Result<(), i64> {
     while i < 512 {
         let slot = entry(mfn, i);
         let old = slot.load(Relaxed);
-        let new = rules::l1(old).map_err(|_| EINVAL)?;
-        if new != old {
-            slot.store(new, Relaxed);
+        match rules::take_l1(old) {
+            Ok(new) if new == old => {}
+            Ok(new) => slot.store(new, Relaxed),
+            Err(_) => {
+                drop_l1_entries(mfn, i);
+                return Err(EINVAL);
+            }
         }
         i = next_used_quick(mfn, i + 1);
     }
     Ok(())
+}
+
+/// Drops the references that the entries below `end` of a validated L1 table hold.
+fn drop_l1_entries(mfn: u64, end: usize) {
+    let mut i = next_used(mfn, 0);
+    while i < end {
+        rules::drop_l1(entry(mfn, i).load(Relaxed));
+        i = next_used_quick(mfn, i + 1);
+    }
 }
 
 /// [`next_used`], with the common case of an adjacent entry first.

@@ -36,8 +36,13 @@ pub fn entry(ma: u64, value: u64, how: Store) -> Result<u64, i64> {
     let record = frame_record(mfn).load(Relaxed);
     match frame::kind(record) {
         TYPE_L1 => {
-            let new = rules::l1(value)?;
-            Ok(store(ma, new, how))
+            let new = rules::take_l1(value)?;
+            let old = store(ma, new, how);
+            match how {
+                Store::IfEqual(want) if want != old => rules::drop_l1(new),
+                _ => rules::drop_l1(old),
+            }
+            Ok(old)
         }
         TYPE_NONE if record & frame::NOT_OWNED == 0 => Ok(store(ma, value, how)),
         level @ 2..=TYPE_L4 => upper(ma, value, how, level),

@@ -9,6 +9,7 @@ pub mod privileged;
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
+use xenner_emu_abi::boot::FLAG_RING0_SLOW;
 use xenner_emu_abi::layout::TRAMPOLINE_VA;
 use xenner_emu_abi::mailbox::{CrashReason, Regs, VECTOR_CALL, VECTOR_EVENT, VECTOR_TIMER};
 use xenner_xen_abi::callback::{
@@ -20,7 +21,9 @@ use xenner_xen_abi::xen::HYPERVISOR_IRET;
 use self::bounce::Extra;
 use crate::arch::cpu;
 use crate::hypercall::{self, vcpu_op};
-use crate::mem::{current, extable_fixup, interrupted_frame, return_frame};
+use crate::mem::{
+    boot_info, current, extable_fixup, interrupted_frame, read_guest_u8, return_frame,
+};
 use crate::percpu::{MASK_EVENTS, Vcpu};
 use crate::{event, smp, time, vmm};
 
@@ -44,11 +47,7 @@ pub extern "C" fn from_guest(regs: &mut Regs) {
         13 => general_protection(me, regs, code),
         6 => privileged::invalid_opcode(me, regs),
         7 => device_not_available(me, regs),
-        1 => {
-            me.dr6.set(me.dr6.get() | cpu::read_dr(6) & DR6_TRAPS);
-            cpu::write_dr(6, 0xffff_0ff0);
-            bounce::exception(me, regs, 1, None);
-        }
+        1 => debug_trap(me, regs),
         3 | 4 => bounce::exception(me, regs, vector, None),
         0x80 => software_interrupt(me, regs, 0x80, 0, (0x80 << 3) | 2),
         SYSCALL | SYSCALL32 | SYSENTER => system_call(me, regs, vector),
@@ -59,6 +58,20 @@ pub extern "C" fn from_guest(regs: &mut Regs) {
         _ => interrupt(me, vector),
     }
     finish(me, regs);
+}
+
+fn debug_trap(me: &Vcpu, regs: &mut Regs) {
+    const ICEBP: u8 = 0xf1;
+    const CAUSES: u64 = 0x400f;
+    let dr6 = cpu::read_dr(6);
+    me.dr6.set(me.dr6.get() | dr6 & DR6_TRAPS);
+    cpu::write_dr(6, 0xffff_0ff0);
+    // where ring 0 is interpreted, ICEBP is reported at the instruction and not behind it
+    let slow = boot_info().flags & FLAG_RING0_SLOW != 0;
+    if slow && dr6 & CAUSES == 0 && read_guest_u8(regs.rip) == Ok(ICEBP) {
+        regs.rip = regs.rip.wrapping_add(1);
+    }
+    bounce::exception(me, regs, 1, None);
 }
 
 /// Whether the CPU pushes an error code for an exception.

@@ -8,10 +8,13 @@ use xenner_emu_abi::pte::RW;
 
 use core::sync::atomic::Ordering::Relaxed;
 
+use xenner_xen_abi::xen::VMASST_TYPE_WRITABLE_PAGETABLES;
+
 use super::bounce;
 use crate::arch::cpu;
 use crate::decode::{self, MemoryWrite};
 use crate::event::CR2;
+use crate::hypercall::misc;
 use crate::mem::{boot_info, fetch, frame_record, info_u64, word};
 use crate::mmu::update::{self, Store};
 use crate::mmu::walk;
@@ -29,7 +32,9 @@ pub fn handle(me: &Vcpu, regs: &mut Regs, code: u32) {
     let va = cpu::read_cr2();
     let kernel = me.kernel_mode.get() == 1;
     if kernel {
-        if code & (PRESENT | WRITE | FETCH) == PRESENT | WRITE && page_table_write(me, regs, va) {
+        if code & (PRESENT | WRITE | FETCH) == PRESENT | WRITE
+            && misc::assist(VMASST_TYPE_WRITABLE_PAGETABLES)
+            && page_table_write(me, regs, va) {
             return;
         }
         if code & WRITE == 0 && m2p_read(regs, va) {
@@ -39,6 +44,15 @@ pub fn handle(me: &Vcpu, regs: &mut Regs, code: u32) {
     info_u64(me.info.load(Relaxed), CR2).store(va, Relaxed);
     // ring 3 is not user mode to a guest kernel; reserved bits are the host's affair
     let code = code & !RESERVED & if kernel { !USER } else { !0 };
+    bounce::exception(me, regs, 14, Some(code));
+}
+
+/// Gives the guest a page fault for an access that was made on its behalf.
+pub fn reflect(me: &Vcpu, regs: &mut Regs, va: u64, write: bool) {
+    let mapped = walk::translate(me.kernel_cr3.get(), va).is_some();
+    let kernel = me.kernel_mode.get() == 1;
+    let code = if mapped { PRESENT } else { 0 } | if write { WRITE } else { 0 } | if kernel { 0 } else { USER };
+    info_u64(me.info.load(Relaxed), CR2).store(va, Relaxed);
     bounce::exception(me, regs, 14, Some(code));
 }
 

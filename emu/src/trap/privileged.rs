@@ -5,12 +5,12 @@ use xenner_xen_abi::arch_x86_64::XEN_EMULATE_PREFIX;
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::{bounce, msr, set_ts, software_interrupt};
+use super::{bounce, msr, page_fault, set_ts, software_interrupt};
 use crate::arch::cpu;
 use crate::decode::{self, Privileged};
 use crate::event::CR2;
 use crate::hypercall::{misc, mmuext};
-use crate::mem::{cpuid_table, fetch, info_u64};
+use crate::mem::{cpuid_table, fetch, info_u64, read_guest_u8, write_guest_u8};
 use crate::percpu::Vcpu;
 use crate::vmm;
 
@@ -72,7 +72,11 @@ pub fn emulate(me: &Vcpu, regs: &mut Regs) -> bool {
     let n = fetch(regs.rip, &mut code);
     let Some((insn, len)) = decode::privileged(&code[..n]) else { return false };
     let kernel = me.kernel_mode.get() == 1;
-    if !kernel && !matches!(insn, Privileged::In { .. } | Privileged::Out { .. }) {
+    let io = matches!(
+        insn,
+        Privileged::In { .. } | Privileged::Out { .. } | Privileged::Ins { .. } | Privileged::Outs { .. }
+    );
+    if !kernel && !io {
         return false;
     }
     let done = match insn {
@@ -88,6 +92,8 @@ pub fn emulate(me: &Vcpu, regs: &mut Regs) -> bool {
         }
         Privileged::In { size, port } => port_in(me, regs, size, port),
         Privileged::Out { .. } => misc::io_allowed(me),
+        Privileged::Ins { size, repeat } => return string_io(me, regs, len, size, repeat, true),
+        Privileged::Outs { size, repeat } => return string_io(me, regs, len, size, repeat, false),
         Privileged::ReadCr { cr, reg } => read_cr(me, regs, cr, reg),
         Privileged::WriteCr { cr, reg } => write_cr(me, regs, cr, reg),
         Privileged::ReadDr { dr, reg } => match misc::get_debugreg(me, dr) {
@@ -142,6 +148,43 @@ fn port_in(me: &Vcpu, regs: &mut Regs, size: u8, port: Option<u8>) -> bool {
         4 => value & mask,
         _ => regs.rax & !mask | value & mask,
     };
+    true
+}
+
+/// INS and OUTS: an empty bus again. A long repetition is done in parts, so that interrupts get
+/// their turn; a fault in memory is the guest's, at the element where it happens.
+fn string_io(me: &Vcpu, regs: &mut Regs, len: u8, size: u8, repeat: bool, input: bool) -> bool {
+    const PART: u64 = 256;
+    if !misc::io_allowed(me) {
+        return false;
+    }
+    let count = if repeat { regs.rcx } else { 1 };
+    let step = if regs.rflags >> 10 & 1 == 0 { u64::from(size) } else { u64::from(size).wrapping_neg() };
+    let mut done = 0;
+    while done < count.min(PART) {
+        let va = if input { regs.rdi } else { regs.rsi };
+        for i in 0..u64::from(size) {
+            let at = va.wrapping_add(i);
+            let access = if input { write_guest_u8(at, 0xff) } else { read_guest_u8(at).map(|_| ()) };
+            if access.is_err() {
+                // the instruction goes on here once the guest has mapped the page
+                page_fault::reflect(me, regs, at, input);
+                return true;
+            }
+        }
+        if input {
+            regs.rdi = regs.rdi.wrapping_add(step);
+        } else {
+            regs.rsi = regs.rsi.wrapping_add(step);
+        }
+        if repeat {
+            regs.rcx -= 1;
+        }
+        done += 1;
+    }
+    if done == count {
+        regs.rip = regs.rip.wrapping_add(u64::from(len));
+    }
     true
 }
 
