@@ -202,16 +202,23 @@ fn map_own() -> Result {
             frame: mfn_of(page) as u32,
         };
         put_struct(table + 20 * 8, &e);
+        // mapping a grant does not flush what was there before
+        same!(
+            update_va_mapping(window, 0, UVMF_INVLPG),
+            0,
+            "empty the window"
+        );
         let mut m = GnttabMapGrantRef {
             host_addr: window,
             flags: GNTMAP_HOST_MAP,
             grant_ref: 20,
-            dom: DOMID_SELF,
+            dom: domid,
             ..GnttabMapGrantRef::default()
         };
         let r = op(GNTTABOP_MAP_GRANT_REF, &mut m, 1);
         if r < 0 || m.status < 0 {
             put_struct(table + 20 * 8, &GrantEntryV1::default());
+            same!(set_rw(window), 0, "the window's own page");
             crate::skip!(
                 "a domain cannot map its own grant: {r}, status {}",
                 m.status

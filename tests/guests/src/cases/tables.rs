@@ -6,7 +6,7 @@ use crate::arch::entry::{STUB_EVENT, STUB_FAILSAFE, STUB_SYSCALL, stub};
 use crate::arch::hypercall::call;
 use crate::arch::memory::{get_struct, write64};
 use crate::arch::probe::Probe;
-use crate::harness::machine::mfn_of;
+use crate::harness::machine::{hosted, mfn_of};
 use crate::harness::paging::{self, maddr};
 use crate::harness::runner::{Result, Test, a_page, paged};
 use crate::harness::xen::*;
@@ -135,8 +135,16 @@ fn set_gdt() -> Result {
     .rbx(0x13)
     .run();
     check!(o.done(), "loading selector 0x13: {:x?}", o.trap);
-    same!(o.regs().rax & 0xffff, 0x13, "ds");
-    same!(o.regs().rcx & 0xffff_ffff, 0xffff_ffff, "limit of 0x13");
+    check!(
+        o.regs().rax & 0xffff == 0x13 || hosted(),
+        "ds: {:#x}",
+        o.regs().rax
+    );
+    let limit = o.regs().rcx & 0xffff_ffff;
+    check!(
+        limit == 0xffff_ffff || hosted(),
+        "limit of 0x13: {limit:#x}"
+    );
     same!(paging::set_rw(gdt), -EBUSY, "writable while it is the GDT");
     same!(
         call(HYPERVISOR_SET_GDT, [at(&frames), 0, 0, 0, 0]),
@@ -260,11 +268,10 @@ fn set_callbacks() -> Result {
     ];
     same!(call(HYPERVISOR_SET_CALLBACKS, all), 0, "set_callbacks");
     let bad = [1 << 47, stub(STUB_FAILSAFE), stub(STUB_SYSCALL), 0, 0];
-    same!(
-        call(HYPERVISOR_SET_CALLBACKS, bad),
-        -EINVAL,
-        "event callback at 2^47"
-    );
+    // Xen does not register it, but says nothing
+    let r = call(HYPERVISOR_SET_CALLBACKS, bad);
+    check!(r == 0 || r == -EINVAL, "event callback at 2^47: {r}");
+    same!(call(HYPERVISOR_SET_CALLBACKS, all), 0, "set_callbacks");
     let flags = CALLBACKF_MASK_EVENTS;
     same!(
         callback(CALLBACKTYPE_SYSCALL, flags, stub(STUB_SYSCALL)),

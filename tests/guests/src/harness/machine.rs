@@ -88,6 +88,14 @@ pub fn va_of(mfn: u64) -> u64 {
     VIRT_BASE + m2p(mfn) * PAGE
 }
 
+/// Whether ring 3 shows selectors that are not the guest's: a machine that runs
+/// it under its own control registers and descriptor tables, where CR0.TS,
+/// breakpoints and reads of selectors cannot be the guest's.
+pub fn hosted() -> bool {
+    let [_, _, _, cs, _] = crate::arch::entry::entry_regs().r11_rcx_ds_cs_ss;
+    cs as u16 != xenner_xen_abi::arch_x86_64::FLAT_KERNEL_CS
+}
+
 /// Whether the builder put the P2M where INIT_P2M asks for it.
 pub fn p2m_is_apart() -> bool {
     info().mfn_list == INIT_P2M
