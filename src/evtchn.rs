@@ -97,7 +97,7 @@ impl EventChannels {
         let info = (0..map.vcpus)
             .map(|i| {
                 if i < XEN_LEGACY_MAX_VCPUS as u64 {
-                    map.start + i * 64
+                    map.shared_info + i * 64
                 } else {
                     0
                 }
@@ -212,11 +212,11 @@ impl EventChannels {
         } = &*self.shared;
         let word = u64::from(port / 64) * 8;
         let bit = 1u64 << (port % 64);
-        if memory.fetch_or(map.start + PENDING + word, bit)? & bit != 0 {
+        if memory.fetch_or(map.shared_info + PENDING + word, bit)? & bit != 0 {
             return Ok(());
         }
         debug!(target: "xenner::evtchn", "port {port} pending");
-        if memory.load(map.start + MASK + word)? & bit != 0 {
+        if memory.load(map.shared_info + MASK + word)? & bit != 0 {
             // masked: only a vcpu that polls the port wants to know
             for v in 0..map.vcpus as u32 {
                 vm.interrupt(v, VECTOR_EVENT)?;
@@ -287,7 +287,7 @@ impl EventChannels {
     }
 
     fn clear_pending(&self, port: u32) {
-        let at = self.shared.map.start + PENDING + u64::from(port / 64) * 8;
+        let at = self.shared.map.shared_info + PENDING + u64::from(port / 64) * 8;
         let bit = 1u64 << (port % 64);
         if let Err(e) = self.shared.memory.fetch_and(at, !bit) {
             warn!(target: "xenner::evtchn", "port {port}: {e}");

@@ -62,7 +62,7 @@ impl<'a> GuestVa<'a> {
     }
 
     fn shared(&self, ma: u64) -> bool {
-        (self.map.start..self.map.shared_end).contains(&ma)
+        (self.map.shared_info..self.map.shared_end).contains(&ma)
     }
 
     fn each_page(

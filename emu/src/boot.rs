@@ -3,9 +3,7 @@
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use xenner_emu_abi::boot::{
-    FLAG_FSGSBASE, FLAG_SMEP, FLAG_UMIP, FLAG_XSAVE,
-};
+use xenner_emu_abi::boot::{FLAG_FSGSBASE, FLAG_SMEP, FLAG_UMIP, FLAG_XSAVE};
 use xenner_emu_abi::mailbox::{Regs, VECTOR_TIMER};
 use xenner_xen_abi::arch_x86_64::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
 use xenner_xen_abi::xen::XEN_LEGACY_MAX_VCPUS;

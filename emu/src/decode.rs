@@ -78,7 +78,11 @@ pub fn gpr(regs: &mut Regs, n: u8) -> &mut u64 {
 
 /// The bits of an operand of `size` bytes.
 pub const fn size_mask(size: u8) -> u64 {
-    if size >= 8 { u64::MAX } else { (1 << (size * 8)) - 1 }
+    if size >= 8 {
+        u64::MAX
+    } else {
+        (1 << (size * 8)) - 1
+    }
 }
 
 /// A privileged instruction.
@@ -95,34 +99,104 @@ pub enum Privileged {
     Wrmsr,
     Xsetbv,
     /// RDTSC, or RDTSCP with `aux`.
-    Rdtsc { aux: bool },
+    Rdtsc {
+        aux: bool,
+    },
     /// IN: `size` bytes from an immediate port or the one in dx.
-    In { size: u8, port: Option<u8> },
-    Out { size: u8, port: Option<u8> },
+    In {
+        size: u8,
+        port: Option<u8>,
+    },
+    Out {
+        size: u8,
+        port: Option<u8>,
+    },
     /// INS: to memory at rdi; `repeat`: rcx times.
-    Ins { size: u8, repeat: bool },
+    Ins {
+        size: u8,
+        repeat: bool,
+    },
     /// OUTS: from memory at rsi.
-    Outs { size: u8, repeat: bool },
-    ReadCr { cr: u8, reg: u8 },
-    WriteCr { cr: u8, reg: u8 },
-    ReadDr { dr: u8, reg: u8 },
-    WriteDr { dr: u8, reg: u8 },
+    Outs {
+        size: u8,
+        repeat: bool,
+    },
+    ReadCr {
+        cr: u8,
+        reg: u8,
+    },
+    WriteCr {
+        cr: u8,
+        reg: u8,
+    },
+    ReadDr {
+        dr: u8,
+        reg: u8,
+    },
+    WriteDr {
+        dr: u8,
+        reg: u8,
+    },
 }
 
 /// Decodes a privileged instruction; returns it with its length.
 pub fn privileged(code: &[u8]) -> Option<(Privileged, u8)> {
     let p = Prefixes::read(code);
     let at = |i: usize| code.get(p.len + i).copied();
-    let io_size = |op: u8| if op & 1 == 0 { 1 } else if p.operand16 { 2 } else { 4 };
+    let io_size = |op: u8| {
+        if op & 1 == 0 {
+            1
+        } else if p.operand16 {
+            2
+        } else {
+            4
+        }
+    };
     let (insn, len) = match at(0)? {
         0xfa => (Privileged::Cli, 1),
         0xfb => (Privileged::Sti, 1),
-        op @ (0xe4 | 0xe5) => (Privileged::In { size: io_size(op), port: Some(at(1)?) }, 2),
-        op @ (0xe6 | 0xe7) => (Privileged::Out { size: io_size(op), port: Some(at(1)?) }, 2),
-        op @ (0xec | 0xed) => (Privileged::In { size: io_size(op), port: None }, 1),
-        op @ (0xee | 0xef) => (Privileged::Out { size: io_size(op), port: None }, 1),
-        op @ (0x6c | 0x6d) => (Privileged::Ins { size: io_size(op), repeat: p.repeat }, 1),
-        op @ (0x6e | 0x6f) => (Privileged::Outs { size: io_size(op), repeat: p.repeat }, 1),
+        op @ (0xe4 | 0xe5) => (
+            Privileged::In {
+                size: io_size(op),
+                port: Some(at(1)?),
+            },
+            2,
+        ),
+        op @ (0xe6 | 0xe7) => (
+            Privileged::Out {
+                size: io_size(op),
+                port: Some(at(1)?),
+            },
+            2,
+        ),
+        op @ (0xec | 0xed) => (
+            Privileged::In {
+                size: io_size(op),
+                port: None,
+            },
+            1,
+        ),
+        op @ (0xee | 0xef) => (
+            Privileged::Out {
+                size: io_size(op),
+                port: None,
+            },
+            1,
+        ),
+        op @ (0x6c | 0x6d) => (
+            Privileged::Ins {
+                size: io_size(op),
+                repeat: p.repeat,
+            },
+            1,
+        ),
+        op @ (0x6e | 0x6f) => (
+            Privileged::Outs {
+                size: io_size(op),
+                repeat: p.repeat,
+            },
+            1,
+        ),
         0x0f => match at(1)? {
             0x06 => (Privileged::Clts, 2),
             0x08 | 0x09 => (Privileged::Wbinvd, 2),
@@ -282,7 +356,11 @@ pub fn memory_write(code: &[u8], regs: &Regs) -> Option<MemoryWrite> {
         if p.repeat {
             return None;
         }
-        return Some(MemoryWrite { len: (p.len + 1) as u8, size, change: Change::Stos });
+        return Some(MemoryWrite {
+            len: (p.len + 1) as u8,
+            size,
+            change: Change::Stos,
+        });
     }
     let operand = operand_len(rest)?;
     let reg = p.reg(rest[0]);
@@ -306,7 +384,11 @@ pub fn memory_write(code: &[u8], regs: &Regs) -> Option<MemoryWrite> {
         }
         _ => return None,
     };
-    Some(MemoryWrite { len: (head + extra) as u8, size, change })
+    Some(MemoryWrite {
+        len: (head + extra) as u8,
+        size,
+        change,
+    })
 }
 
 fn two_byte(code: &[u8], p: Prefixes, regs: &Regs) -> Option<MemoryWrite> {
@@ -336,7 +418,11 @@ fn two_byte(code: &[u8], p: Prefixes, regs: &Regs) -> Option<MemoryWrite> {
         }
         _ => return None,
     };
-    Some(MemoryWrite { len: (head + extra) as u8, size, change })
+    Some(MemoryWrite {
+        len: (head + extra) as u8,
+        size,
+        change,
+    })
 }
 
 impl MemoryWrite {
@@ -363,7 +449,11 @@ impl MemoryWrite {
             Change::ClearBit(n) => (old & !(1 << n), Some(old >> n & 1)),
             Change::FlipBit(n) => (old ^ 1 << n, Some(old >> n & 1)),
         };
-        Outcome { value: value & mask, old, flags }
+        Outcome {
+            value: value & mask,
+            old,
+            flags,
+        }
     }
 
     /// Brings the registers to where they are after the instruction.

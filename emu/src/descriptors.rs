@@ -22,7 +22,11 @@ pub fn fix(d: u64) -> Result<u64, i64> {
         return Ok(d | 3 << 45);
     }
     // type 0 is the upper half of a 16-byte gate
-    if d >> 40 & 0xf == 0 { Ok(d) } else { Err(EINVAL) }
+    if d >> 40 & 0xf == 0 {
+        Ok(d)
+    } else {
+        Err(EINVAL)
+    }
 }
 
 /// Checks a page that becomes a descriptor page, and fixes its descriptors up.

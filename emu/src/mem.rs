@@ -407,7 +407,10 @@ pub fn m2p_entry(mfn: u64) -> Option<&'static AtomicU64> {
 /// The fix-up for an instruction that may fault, if it is one.
 #[cfg(target_os = "none")]
 pub fn extable_fixup(rip: u64) -> Option<u64> {
-    let (start, end) = (crate::arch::cpu::extable_start(), crate::arch::cpu::extable_end());
+    let (start, end) = (
+        crate::arch::cpu::extable_start(),
+        crate::arch::cpu::extable_end(),
+    );
     // SAFETY: the linker script delimits the table, pairs of addresses.
     let table = unsafe {
         core::slice::from_raw_parts(start as *const [u64; 2], ((end - start) / 16) as usize)
@@ -429,7 +432,15 @@ pub fn interrupted_frame(regs: &mut xenner_emu_abi::mailbox::Regs, rip: u64) {
 pub fn iretq_frame(regs: &xenner_emu_abi::mailbox::Regs) -> xenner_emu_abi::mailbox::Regs {
     // SAFETY: the instruction's stack pointer points at five words on this vcpu's stack.
     let [rip, cs, rflags, rsp, ss] = unsafe { *(regs.rsp as *const [u64; 5]) };
-    xenner_emu_abi::mailbox::Regs { rip, cs, rflags, rsp, ss, error: 0, ..*regs }
+    xenner_emu_abi::mailbox::Regs {
+        rip,
+        cs,
+        rflags,
+        rsp,
+        ss,
+        error: 0,
+        ..*regs
+    }
 }
 
 /// Puts a frame at the top of the vcpu's main stack and returns its address, marked for the
@@ -484,13 +495,17 @@ pub mod host {
     /// See the ring-0 version.
     pub fn frame_record(mfn: u64) -> &'static AtomicU32 {
         static NONE: AtomicU32 = AtomicU32::new(0);
-        RECORDS.get().and_then(|r| r.get(mfn as usize)).unwrap_or(&NONE)
+        RECORDS
+            .get()
+            .and_then(|r| r.get(mfn as usize))
+            .unwrap_or(&NONE)
     }
 
     /// See the ring-0 version.
     pub fn boot_info() -> &'static BootInfo {
         static EMPTY: std::sync::OnceLock<BootInfo> = std::sync::OnceLock::new();
-        INFO.get().unwrap_or_else(|| EMPTY.get_or_init(BootInfo::default))
+        INFO.get()
+            .unwrap_or_else(|| EMPTY.get_or_init(BootInfo::default))
     }
 }
 #[cfg(not(target_os = "none"))]

@@ -40,7 +40,10 @@ struct Clock {
 
 /// Has KVM write the wall clock into shared_info.
 pub fn start_wall_clock() {
-    wrmsr(MSR_KVM_WALL_CLOCK, (boot_info().shared_info << 12) + WALL_CLOCK);
+    wrmsr(
+        MSR_KVM_WALL_CLOCK,
+        (boot_info().shared_info << 12) + WALL_CLOCK,
+    );
 }
 
 /// Has KVM keep the time record of the vcpu_info at machine address `info_ma` of this vcpu.
@@ -66,7 +69,12 @@ fn clock(v: &Vcpu) -> Clock {
         let system = info_u64(base, 16).load(SeqCst);
         let scale = info_u64(base, 24).load(SeqCst);
         if version & 1 == 0 && info_u64(base, 0).load(SeqCst) as u32 == version {
-            return Clock { tsc, system, mul: scale as u32, shift: (scale >> 32) as i8 };
+            return Clock {
+                tsc,
+                system,
+                mul: scale as u32,
+                shift: (scale >> 32) as i8,
+            };
         }
     }
 }
@@ -80,7 +88,8 @@ pub fn now() -> u64 {
     } else {
         delta >> (-i32::from(c.shift) & 63)
     };
-    c.system.wrapping_add((u128::from(delta) * u128::from(c.mul) >> 32) as u64)
+    c.system
+        .wrapping_add((u128::from(delta) * u128::from(c.mul) >> 32) as u64)
 }
 
 /// The time stamp at which system time reaches `ns`; 1 if that is past already.
@@ -98,7 +107,11 @@ fn tsc_at(ns: u64) -> u64 {
         asm!("div {}", in(reg) u64::from(c.mul), inout("rax") lo => q, inout("rdx") hi => _,
              options(nomem, nostack, pure));
     }
-    let ticks = if c.shift >= 0 { q >> (c.shift & 63) } else { q << (-i32::from(c.shift) & 63) };
+    let ticks = if c.shift >= 0 {
+        q >> (c.shift & 63)
+    } else {
+        q << (-i32::from(c.shift) & 63)
+    };
     c.tsc.wrapping_add(ticks).wrapping_add(1)
 }
 
@@ -140,7 +153,8 @@ pub fn on_timer(v: &Vcpu) {
     if v.period_next.get() != 0 && v.period_next.get() <= t {
         let behind = t - v.period_next.get();
         let period = v.period.get().max(1);
-        v.period_next.set(v.period_next.get() + (behind / period + 1) * period);
+        v.period_next
+            .set(v.period_next.get() + (behind / period + 1) * period);
         fire = true;
     }
     if v.poll_until.get() != 0 && v.poll_until.get() <= t {
@@ -173,7 +187,9 @@ pub fn runstate(v: &Vcpu, state: i32) {
 /// Time that KVM says was stolen counts as runnable, not as what the vcpu did.
 fn move_stolen(v: &Vcpu, from: usize) {
     let stolen = v.steal.steal.load(Relaxed);
-    let fresh = stolen.wrapping_sub(v.steal_seen.get()).min(v.runstate_time[from].get());
+    let fresh = stolen
+        .wrapping_sub(v.steal_seen.get())
+        .min(v.runstate_time[from].get());
     v.steal_seen.set(stolen);
     if from == RUNSTATE_RUNNING as usize {
         let runnable = &v.runstate_time[RUNSTATE_RUNNABLE as usize];

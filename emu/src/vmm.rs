@@ -112,7 +112,10 @@ impl Write for Text {
 }
 
 fn send_text(request: Request, args: fmt::Arguments<'_>) {
-    let mut t = Text { buf: [0; TEXT_LEN], len: 0 };
+    let mut t = Text {
+        buf: [0; TEXT_LEN],
+        len: 0,
+    };
     // cannot fail: what does not fit is cut
     let _ = t.write_fmt(args);
     let mb = mailbox();

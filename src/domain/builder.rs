@@ -399,7 +399,7 @@ fn write_p2m(m: &Memory, pages: &Pages, count: u64) -> Result<(), MemoryError> {
 fn write_m2p(m: &Memory, map: &MachineMap) -> Result<(), MemoryError> {
     let (hole_start, hole_end) = (HOLE_START / PAGE_SIZE, HOLE_END / PAGE_SIZE);
     let ram_end = map.ram_end / PAGE_SIZE;
-    let (shared, shared_end) = (map.start / PAGE_SIZE, map.shared_end / PAGE_SIZE);
+    let (shared, shared_end) = (map.shared_info / PAGE_SIZE, map.shared_end / PAGE_SIZE);
     let value = |mfn| match mfn {
         _ if mfn < ram_end.min(hole_start) => mfn,
         _ if mfn >= hole_end && mfn < ram_end => mfn - (hole_end - hole_start),
@@ -568,7 +568,7 @@ fn write_start_info(
     }
     m.write(at, b"xen-3.0-x86_64\0")?;
     m.store(at + 32, map.pages)?;
-    m.store(at + 40, map.start)?;
+    m.store(at + 40, map.shared_info)?;
     m.store_u32(at + 48, flags)?;
     m.store(at + 56, pfn_to_mfn(p.store))?;
     m.store_u32(at + 64, STORE_PORT)?;

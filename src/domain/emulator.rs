@@ -6,8 +6,9 @@ use thiserror::Error;
 use xenner_emu_abi::area::{AREA_SIZE, AREA_STUB};
 use xenner_emu_abi::boot::{BootInfo, CpuidEntry};
 use xenner_emu_abi::layout::{
-    BOOT_INFO_VA, CPUID_TABLE_VA, DIRECT_SLOT, EMU_SLOT, FRAME_TABLE_SLOT, HOLE_FIRST_SLOT,
-    IMAGE_MAX, IMAGE_VA, INFO_PAGES, M2P_SLOT, M2P_SLOT_ALT, PAGE_SIZE, TRAMPOLINE_VA, slot_va,
+    BOOT_INFO_VA, CPUID_TABLE_VA, DIRECT_SLOT, EMU_VA, FRAME_TABLE_VA, HOLE_FIRST_SLOT, IMAGE_MAX,
+    IMAGE_VA, INFO_PAGES, M2P_SLOT, M2P_SLOT_ALT, PAGE_SIZE, TRAMPOLINE_VA, VCPU_AREA_VA,
+    WINDOW_SIZE, WINDOW_VA, slot_va,
 };
 use xenner_emu_abi::pte::{self, A, D, NX, P, PSE, RW, US};
 
@@ -57,32 +58,32 @@ pub fn place(m: &Memory, map: &MachineMap, flavour: Flavour) -> Result<Placed, E
     };
     let idle_l4 = tables.page()?;
     let m2p_slot = if flavour.pvm { M2P_SLOT_ALT } else { M2P_SLOT };
-    let entry = load_image(&mut tables, map, idle_l4)?;
-    map_info(&mut tables, map, idle_l4)?;
-    map_areas(&mut tables, map, idle_l4)?;
-    let large = |t: &mut Tables<'_>, slot: usize, start: u64, end: u64, flags: u64| {
-        let mut at = start;
-        while at < end {
-            t.map_large(idle_l4, slot_va(slot as u64) + (at - start), at | flags)?;
+    let entry = load_image(m, map)?;
+    if flavour.pvm {
+        // in large pages whatever the rights: each access is a walk of the tables
+        let mut at = map.start;
+        while at < map.m2p {
+            tables.map_large(idle_l4, EMU_VA + (at - map.start), at | P | RW | A | D)?;
             at += LARGE_PAGE;
         }
-        Ok::<(), EmulatorError>(())
-    };
-    large(
-        &mut tables,
-        FRAME_TABLE_SLOT,
-        map.frame_table,
-        map.m2p,
-        DATA,
-    )?;
-    large(&mut tables, m2p_slot, map.m2p, map.end, P | US | A | NX)?;
-    for (start, end) in direct_ranges(map) {
-        let mut at = start;
-        while at < end {
-            tables.map_large(idle_l4, slot_va(DIRECT_SLOT as u64) + at, at | DATA)?;
-            at += LARGE_PAGE;
-        }
+    } else {
+        map_by_rights(&mut tables, map, idle_l4)?;
     }
+    map_windows(&mut tables, map, idle_l4)?;
+    tables.map(idle_l4, TRAMPOLINE_VA, map.trampoline | P | US | A)?;
+    // HLT raises #GP in ring 3, which is how ring 0 learns of a SYSCALL that stayed there; the
+    // byte behind it tells it from a patched hypercall site
+    m.write(map.trampoline, &[0xf4, 0x90])?;
+    let mut at = map.m2p;
+    while at < map.end {
+        tables.map_large(
+            idle_l4,
+            slot_va(m2p_slot as u64) + (at - map.m2p),
+            at | P | US | A | NX,
+        )?;
+        at += LARGE_PAGE;
+    }
+    map_machine(&mut tables, map, idle_l4)?;
     let mut hole_l4 = [0; 16];
     for (i, e) in hole_l4.iter_mut().enumerate() {
         *e = m.load(idle_l4 + (HOLE_FIRST_SLOT + i) as u64 * 8)?;
@@ -95,22 +96,26 @@ pub fn place(m: &Memory, map: &MachineMap, flavour: Flavour) -> Result<Placed, E
     })
 }
 
-/// Machine memory, in large pages. A large page at the end of RAM may stand over nothing; the
+/// Maps machine memory at the direct map's place. A page may stand over nothing in part; the
 /// emulator checks frames before it touches them.
-fn direct_ranges(map: &MachineMap) -> Vec<(u64, u64)> {
-    let up = |v: u64| v.next_multiple_of(LARGE_PAGE);
-    let mut ranges = vec![(0, up(map.ram_end.min(HOLE_START)))];
-    if map.ram_end > HOLE_END {
-        ranges.push((HOLE_END, up(map.ram_end)));
+fn map_machine(t: &mut Tables<'_>, map: &MachineMap, l4: u64) -> Result<(), EmulatorError> {
+    let direct = slot_va(DIRECT_SLOT as u64);
+    for (start, end) in [(0, map.ram_end), (map.start, map.end)] {
+        for at in (start..end).step_by(LARGE_PAGE as usize) {
+            if !(HOLE_START..HOLE_END).contains(&at) {
+                t.map_large(l4, direct + at, at | DATA)?;
+            }
+        }
     }
-    ranges.push((map.start, map.end));
-    ranges
+    Ok(())
 }
 
-fn load_image(t: &mut Tables<'_>, map: &MachineMap, l4: u64) -> Result<u64, EmulatorError> {
+/// The image's segments with their rights.
+fn segments() -> Result<(u64, Vec<(u64, u64, u32, &'static [u8])>), EmulatorError> {
     let file =
         ElfFile64::<LittleEndian>::parse(IMAGE).map_err(|_| EmulatorError::Image("not ELF"))?;
     let endian = LittleEndian;
+    let mut list = Vec::new();
     for segment in file.elf_program_headers() {
         if segment.p_type(endian) != elf::PT_LOAD {
             continue;
@@ -123,9 +128,23 @@ fn load_image(t: &mut Tables<'_>, map: &MachineMap, l4: u64) -> Result<u64, Emul
         let data = segment
             .data(endian, IMAGE)
             .map_err(|()| EmulatorError::Image("a truncated segment"))?;
-        let ma = map.image + (va - IMAGE_VA);
-        t.m.write(ma, data)?;
-        let flags = segment.p_flags(endian).0;
+        list.push((va, len, segment.p_flags(endian).0, data));
+    }
+    Ok((file.elf_header().e_entry(endian), list))
+}
+
+/// Copies the image; returns the entry point.
+fn load_image(m: &Memory, map: &MachineMap) -> Result<u64, EmulatorError> {
+    let (entry, list) = segments()?;
+    for (va, _, _, data) in list {
+        m.write(map.image + (va - IMAGE_VA), data)?;
+    }
+    Ok(entry)
+}
+
+/// Maps image, information, areas and frame table with no more rights than each needs.
+fn map_by_rights(t: &mut Tables<'_>, map: &MachineMap, l4: u64) -> Result<(), EmulatorError> {
+    for (va, len, flags, _) in segments()?.1 {
         let mut bits = P | A | D;
         if flags & elf::PF_W.0 != 0 {
             bits |= RW;
@@ -134,48 +153,47 @@ fn load_image(t: &mut Tables<'_>, map: &MachineMap, l4: u64) -> Result<u64, Emul
             bits |= NX;
         }
         for page in 0..len.div_ceil(PAGE_SIZE) {
-            t.map(l4, va + page * PAGE_SIZE, (ma + page * PAGE_SIZE) | bits)?;
+            let ma = map.image + (va - IMAGE_VA) + page * PAGE_SIZE;
+            t.map(l4, va + page * PAGE_SIZE, ma | bits)?;
         }
     }
-    Ok(file.elf_header().e_entry(endian))
-}
-
-fn map_info(t: &mut Tables<'_>, map: &MachineMap, l4: u64) -> Result<(), EmulatorError> {
     for page in 0..INFO_PAGES {
-        let va = BOOT_INFO_VA + page * PAGE_SIZE;
-        let bits = if va == TRAMPOLINE_VA {
-            P | US | A
-        } else {
-            P | A | D | NX
-        };
-        t.map(l4, va, (map.info + page * PAGE_SIZE) | bits)?;
+        t.map(
+            l4,
+            BOOT_INFO_VA + page * PAGE_SIZE,
+            (map.info + page * PAGE_SIZE) | P | A | D | NX,
+        )?;
     }
-    // HLT raises #GP in ring 3, which is how ring 0 learns of a SYSCALL that stayed there; the
-    // byte behind it tells it from a patched hypercall site
-    let at = map.info + (TRAMPOLINE_VA - BOOT_INFO_VA);
-    t.m.write(at, &[0xf4, 0x90])?;
+    for page in 0..map.vcpus * (AREA_SIZE / PAGE_SIZE) {
+        let stub = page % (AREA_SIZE / PAGE_SIZE) == AREA_STUB / PAGE_SIZE;
+        let bits = if stub { P | RW | A | D } else { DATA };
+        t.map(
+            l4,
+            VCPU_AREA_VA + page * PAGE_SIZE,
+            (map.areas + page * PAGE_SIZE) | bits,
+        )?;
+    }
+    let mut at = map.frame_table;
+    while at < map.m2p {
+        t.map_large(l4, FRAME_TABLE_VA + (at - map.frame_table), at | DATA)?;
+        at += LARGE_PAGE;
+    }
     Ok(())
 }
 
-fn map_areas(t: &mut Tables<'_>, map: &MachineMap, l4: u64) -> Result<(), EmulatorError> {
-    use xenner_emu_abi::layout::{VCPU_AREA_VA, WINDOW_SIZE, WINDOW_VA};
-    for vcpu in 0..map.vcpus {
-        for page in 0..AREA_SIZE / PAGE_SIZE {
-            let offset = vcpu * AREA_SIZE + page * PAGE_SIZE;
-            let stub = page == AREA_STUB / PAGE_SIZE;
-            let bits = if stub { P | RW | A | D } else { DATA };
-            t.map(l4, VCPU_AREA_VA + offset, (map.areas + offset) | bits)?;
-        }
-        // the windows: empty pages, and the emulator's descriptors in page 14 of the GDT
-        for page in 0..WINDOW_SIZE / PAGE_SIZE {
-            let slot = vcpu * (WINDOW_SIZE / PAGE_SIZE) + page;
-            let entry = if page == 14 {
-                (map.areas + vcpu * AREA_SIZE) | DATA
-            } else {
-                map.zero | P | A | NX
-            };
-            t.m.store(map.windows + slot * 8, entry)?;
-        }
+/// The descriptor windows: empty pages, and the emulator's descriptors in page 14 of the GDT.
+fn map_windows(t: &mut Tables<'_>, map: &MachineMap, l4: u64) -> Result<(), EmulatorError> {
+    for slot in 0..map.vcpus * (WINDOW_SIZE / PAGE_SIZE) {
+        let (vcpu, page) = (
+            slot / (WINDOW_SIZE / PAGE_SIZE),
+            slot % (WINDOW_SIZE / PAGE_SIZE),
+        );
+        let entry = if page == 14 {
+            (map.areas + vcpu * AREA_SIZE) | DATA
+        } else {
+            map.zero | P | A | NX
+        };
+        t.m.store(map.windows + slot * 8, entry)?;
     }
     for table in 0..map.vcpus.div_ceil(super::layout::WINDOWS_PER_TABLE) {
         let va = WINDOW_VA + table * LARGE_PAGE;
@@ -292,5 +310,3 @@ impl Tables<'_> {
             .store(l2 + pte::index(va, 2) as u64 * 8, entry | PSE)?)
     }
 }
-
-const _: () = assert!(EMU_SLOT == 260);

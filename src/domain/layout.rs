@@ -1,11 +1,15 @@
 //! The machine memory map of a domain: RAM, then what the emulator needs.
 //!
-//! From the first large page above RAM on: shared_info and grant table frames (the guest may
-//! map these), the emulator's image and information pages, vcpu areas, the emulator's page
-//! tables, the frame table, the machine-to-physical table.
+//! From a large page above RAM on: the emulator's image and information pages, vcpu areas,
+//! shared_info and grant table frames (the guest may map these), the emulator's page tables,
+//! the frame table, the machine-to-physical table. What the emulator reaches by virtual address
+//! has the offset of `xenner_emu_abi::layout`.
 
 use xenner_emu_abi::area::AREA_SIZE;
-use xenner_emu_abi::layout::{GRANT_FRAMES, IMAGE_MAX, INFO_PAGES, PAGE_SIZE, WINDOW_SIZE};
+use xenner_emu_abi::layout::{
+    BOOT_INFO_VA, EMU_VA, FRAME_TABLE_VA, GRANT_FRAMES, INFO_PAGES, PAGE_SIZE, UNMAPPED_OFFSET,
+    VCPU_AREA_VA, WINDOW_SIZE,
+};
 
 use crate::memory::{HOLE_END, HOLE_START, LARGE_PAGE, ram_end};
 
@@ -18,18 +22,22 @@ pub struct MachineMap {
     pub vcpus: u64,
     /// First address above RAM.
     pub ram_end: u64,
-    /// Start of the emulator's memory; shared_info is its first frame.
+    /// Start of the emulator's memory, on a large page.
     pub start: u64,
+    /// shared_info; the first of the frames that the guest may map.
+    pub shared_info: u64,
     /// The first grant table frame.
     pub grant_frames: u64,
     /// First address above the frames that the guest may map.
     pub shared_end: u64,
     /// The emulator's image.
     pub image: u64,
-    /// Boot information, event channel table, CPUID table, trampoline.
+    /// Boot information, event channel table, CPUID table.
     pub info: u64,
     /// A page of zeroes.
     pub zero: u64,
+    /// The page that ring 3 may execute.
+    pub trampoline: u64,
     /// vcpu areas.
     pub areas: u64,
     /// L1 tables of the descriptor windows.
@@ -66,22 +74,22 @@ impl MachineMap {
     }
 
     fn at(pages: u64, vcpus: u64, ram_end: u64, start: u64) -> Self {
-        let mut next = start;
+        let place = |va: u64| start + (va - EMU_VA);
+        let info = place(BOOT_INFO_VA);
+        let mut next = start + UNMAPPED_OFFSET;
         let mut take = |bytes: u64| {
             let at = next;
             next += bytes.next_multiple_of(PAGE_SIZE);
             at
         };
-        take(PAGE_SIZE); // shared_info
+        let shared_info = take(PAGE_SIZE);
         let grant_frames = take(GRANT_FRAMES * PAGE_SIZE);
         let shared_end = take(0);
-        let image = take(IMAGE_MAX);
-        let info = take(INFO_PAGES * PAGE_SIZE);
         let zero = take(PAGE_SIZE);
-        let areas = take(vcpus * AREA_SIZE);
+        let trampoline = take(PAGE_SIZE);
         let windows = take(vcpus.div_ceil(WINDOWS_PER_TABLE) * PAGE_SIZE);
-        let tables = take(Self::table_pages(ram_end, vcpus) * PAGE_SIZE);
-        let tables_end = take(0).next_multiple_of(LARGE_PAGE);
+        let tables = take(0);
+        let tables_end = place(FRAME_TABLE_VA);
         let frame_table = tables_end;
         let m2p = frame_table + (ram_end / PAGE_SIZE * 4).next_multiple_of(LARGE_PAGE);
         // the table covers the machine memory, itself included
@@ -95,12 +103,14 @@ impl MachineMap {
             vcpus,
             ram_end,
             start,
+            shared_info,
             grant_frames,
             shared_end,
-            image,
+            image: start,
             info,
             zero,
-            areas,
+            trampoline,
+            areas: place(VCPU_AREA_VA),
             windows,
             tables,
             tables_end,
@@ -111,20 +121,14 @@ impl MachineMap {
         }
     }
 
-    /// An upper bound on the emulator's page tables: an L4 for vcpus that wait, four L3s, and
-    /// what maps image, areas, windows, frame table, M2P and the direct map.
-    fn table_pages(ram_end: u64, vcpus: u64) -> u64 {
-        const GIB: u64 = 1 << 30;
-        let direct = (ram_end.max(HOLE_END) + 4 * GIB).div_ceil(GIB);
-        let areas = (vcpus * AREA_SIZE).div_ceil(LARGE_PAGE);
-        5 + 3 + 3 + areas + 2 * (1 + ram_end / PAGE_SIZE * 8 / GIB) + direct + 8
-    }
-
     /// Bytes of the emulator's memory.
     pub fn extra(&self) -> u64 {
         self.end - self.start
     }
 }
+
+const _: () = assert!(BOOT_INFO_VA + INFO_PAGES * PAGE_SIZE <= VCPU_AREA_VA);
+const _: () = assert!(VCPU_AREA_VA + AREA_SIZE <= EMU_VA + UNMAPPED_OFFSET);
 
 #[cfg(test)]
 mod tests {

@@ -135,7 +135,8 @@ pub fn tables(supported: &CpuId, flavour: Flavour, facts: XenFacts) -> Tables {
     ] {
         let e = source.get(leaf, 0);
         let value = [e.eax, e.ebx, e.ecx, e.edx][register];
-        if value >> bit & 1 != 0 {
+        // what ring 3 has without KVM's word, control registers do not know
+        if value >> bit & 1 != 0 && !(flavour.pvm && leaf == 7) {
             flags |= flag;
         }
     }

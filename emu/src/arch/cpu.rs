@@ -180,13 +180,41 @@ macro_rules! entry_symbol {
     };
 }
 entry_symbol!(syscall_entry, "syscall_entry", "SYSCALL's landing place.");
-entry_symbol!(syscall32_entry, "syscall32_entry", "Compatibility-mode SYSCALL's landing place.");
-entry_symbol!(sysenter_entry, "sysenter_entry", "SYSENTER's landing place.");
-entry_symbol!(vector_stubs, "vector_stubs", "The first of 256 vector stubs, 16 bytes each.");
-entry_symbol!(fixup_bad_stack, "bad_stack", "Fix-up of writes to the guest's stack.");
-entry_symbol!(fixup_iret_fault, "iret_fault", "Fix-up of `iretq` to the guest.");
-entry_symbol!(fixup_bad_iret_frame, "bad_iret_frame", "Fix-up of reads of the iret frame.");
-entry_symbol!(extable_start, "__extable_start", "Start of the exception table.");
+entry_symbol!(
+    syscall32_entry,
+    "syscall32_entry",
+    "Compatibility-mode SYSCALL's landing place."
+);
+entry_symbol!(
+    sysenter_entry,
+    "sysenter_entry",
+    "SYSENTER's landing place."
+);
+entry_symbol!(
+    vector_stubs,
+    "vector_stubs",
+    "The first of 256 vector stubs, 16 bytes each."
+);
+entry_symbol!(
+    fixup_bad_stack,
+    "bad_stack",
+    "Fix-up of writes to the guest's stack."
+);
+entry_symbol!(
+    fixup_iret_fault,
+    "iret_fault",
+    "Fix-up of `iretq` to the guest."
+);
+entry_symbol!(
+    fixup_bad_iret_frame,
+    "bad_iret_frame",
+    "Fix-up of reads of the iret frame."
+);
+entry_symbol!(
+    extable_start,
+    "__extable_start",
+    "Start of the exception table."
+);
 entry_symbol!(extable_end, "__extable_end", "End of the exception table.");
 
 unsafe extern "C" {

@@ -7,9 +7,7 @@
 use core::arch::asm;
 use core::ptr::write_volatile;
 
-use xenner_emu_abi::area::{
-    AREA_GDT, AREA_IST_TOP, AREA_SIZE, AREA_STUB, AREA_TSS, AREA_VCPU,
-};
+use xenner_emu_abi::area::{AREA_GDT, AREA_IST_TOP, AREA_SIZE, AREA_STUB, AREA_TSS, AREA_VCPU};
 use xenner_emu_abi::boot::FLAG_SYSCALL_STAYS_USER;
 use xenner_emu_abi::layout::{TRAMPOLINE_VA, VCPU_AREA_VA, WINDOW_LDT, WINDOW_SIZE, WINDOW_VA};
 
@@ -109,8 +107,14 @@ pub fn load(vcpu: u32) {
         ((tss + 0x24) as *mut u64).write_unaligned(area + AREA_IST_TOP);
         ((tss + 0x66) as *mut u16).write_unaligned(0x68);
     }
-    let gdt = TablePointer { limit: GDT_LIMIT, base: gdt_window(vcpu) };
-    let idt = TablePointer { limit: 0xfff, base: &raw const IDT as u64 };
+    let gdt = TablePointer {
+        limit: GDT_LIMIT,
+        base: gdt_window(vcpu),
+    };
+    let idt = TablePointer {
+        limit: 0xfff,
+        base: &raw const IDT as u64,
+    };
     // SAFETY: both tables are complete and stay where they are.
     unsafe {
         asm!("lgdt [{}]", in(reg) &gdt, options(readonly, nostack));

@@ -62,18 +62,29 @@ pub extern "C" fn set_trap_table(list: u64, _: u64, _: u64, _: u64, _: u64, _: u
 /// Sets one handler from the words of a `struct trap_info`.
 pub fn set_trap(me: &Vcpu, head: u64, address: u64) {
     let (vector, flags) = (head as u8, (head >> 8) as u8);
-    me.traps[usize::from(vector)].set(Handler { rip: address, flags });
+    me.traps[usize::from(vector)].set(Handler {
+        rip: address,
+        flags,
+    });
 }
 
 /// After a change of handlers: what the entry code may do on its own.
 pub fn refresh_short_ways(me: &Vcpu) {
     let short = |h: Handler| if h.flags & MASK_EVENTS != 0 { h.rip } else { 0 };
     me.fast_pf.set(short(me.traps[14].get()));
-    me.fast_syscall.set(short(me.callbacks[usize::from(CALLBACKTYPE_SYSCALL)].get()));
+    me.fast_syscall
+        .set(short(me.callbacks[usize::from(CALLBACKTYPE_SYSCALL)].get()));
 }
 
 /// set_callbacks(event, failsafe, syscall).
-pub extern "C" fn set_callbacks(ev: u64, failsafe: u64, syscall: u64, _: u64, _: u64, _: u64) -> i64 {
+pub extern "C" fn set_callbacks(
+    ev: u64,
+    failsafe: u64,
+    syscall: u64,
+    _: u64,
+    _: u64,
+    _: u64,
+) -> i64 {
     let me = current();
     if ![ev, failsafe, syscall].into_iter().all(canonical) {
         return -EINVAL;
@@ -98,7 +109,9 @@ pub extern "C" fn callback_op(cmd: u64, arg: u64, _: u64, _: u64, _: u64, _: u64
         CALLBACKOP_UNREGISTER => false,
         _ => return -ENOSYS,
     };
-    let Ok(head) = read_guest_u32(arg) else { return -EFAULT };
+    let Ok(head) = read_guest_u32(arg) else {
+        return -EFAULT;
+    };
     let kind = head as u16;
     if !register {
         return match kind {
@@ -106,19 +119,30 @@ pub extern "C" fn callback_op(cmd: u64, arg: u64, _: u64, _: u64, _: u64, _: u64
                 me.traps[2].set(Handler::default());
                 0
             }
-            CALLBACKTYPE_EVENT | CALLBACKTYPE_FAILSAFE | CALLBACKTYPE_SYSCALL
-            | CALLBACKTYPE_SYSENTER | CALLBACKTYPE_SYSCALL32 => -EINVAL,
+            CALLBACKTYPE_EVENT
+            | CALLBACKTYPE_FAILSAFE
+            | CALLBACKTYPE_SYSCALL
+            | CALLBACKTYPE_SYSENTER
+            | CALLBACKTYPE_SYSCALL32 => -EINVAL,
             _ => -ENOSYS,
         };
     }
-    let Ok(rip) = read_guest(arg.wrapping_add(8)) else { return -EFAULT };
+    let Ok(rip) = read_guest(arg.wrapping_add(8)) else {
+        return -EFAULT;
+    };
     let mask = (head >> 16) as u16 & CALLBACKF_MASK_EVENTS != 0;
-    let handler = Handler { rip, flags: if mask { MASK_EVENTS } else { 0 } };
+    let handler = Handler {
+        rip,
+        flags: if mask { MASK_EVENTS } else { 0 },
+    };
     match kind {
         _ if !canonical(rip) => return -EINVAL,
         CALLBACKTYPE_NMI => me.traps[2].set(handler),
-        CALLBACKTYPE_EVENT | CALLBACKTYPE_FAILSAFE | CALLBACKTYPE_SYSCALL
-        | CALLBACKTYPE_SYSENTER | CALLBACKTYPE_SYSCALL32 => {
+        CALLBACKTYPE_EVENT
+        | CALLBACKTYPE_FAILSAFE
+        | CALLBACKTYPE_SYSCALL
+        | CALLBACKTYPE_SYSENTER
+        | CALLBACKTYPE_SYSCALL32 => {
             me.callbacks[usize::from(kind)].set(handler);
         }
         _ => return -ENOSYS,
@@ -136,7 +160,8 @@ pub extern "C" fn stack_switch(_ss: u64, sp: u64, _: u64, _: u64, _: u64, _: u64
 /// Takes up the stack for traps from user mode. A stack in the hypervisor hole crashes the
 /// domain when it is used, as an unmapped one does.
 pub fn set_kernel_sp(me: &Vcpu, sp: u64) {
-    me.kernel_sp.set(if stack_allowed(sp) { sp & !15 } else { 0x1000 });
+    me.kernel_sp
+        .set(if stack_allowed(sp) { sp & !15 } else { 0x1000 });
 }
 
 // ---- descriptors ----------------------------------------------------------------------
@@ -168,7 +193,11 @@ pub extern "C" fn set_gdt(list: u64, entries: u64, _: u64, _: u64, _: u64, _: u6
         return -EINVAL;
     }
     let mut frames = [0u64; 14];
-    for (i, f) in frames.iter_mut().take(entries.div_ceil(512) as usize).enumerate() {
+    for (i, f) in frames
+        .iter_mut()
+        .take(entries.div_ceil(512) as usize)
+        .enumerate()
+    {
         match read_guest(list.wrapping_add(i as u64 * 8)) {
             Ok(v) => *f = v,
             Err(_) => return -EFAULT,
@@ -186,7 +215,10 @@ pub fn install_gdt(me: &Vcpu, frames: &[u64; 14], entries: u32) -> Result<(), i6
     let pages = entries.div_ceil(512) as usize;
     for (i, mfn) in frames.iter().take(pages).enumerate() {
         if types::get(&lock, *mfn, TYPE_SEGDESC).is_err() {
-            frames.iter().take(i).for_each(|mfn| types::put(&lock, *mfn));
+            frames
+                .iter()
+                .take(i)
+                .for_each(|mfn| types::put(&lock, *mfn));
             return Err(EINVAL);
         }
     }
@@ -361,7 +393,11 @@ fn architectural_iopl() -> bool {
 
 /// The IOPL bits of a bounce frame's rflags.
 pub fn frame_iopl(me: &Vcpu) -> u64 {
-    if architectural_iopl() { u64::from(me.iopl.get()) << 12 } else { 0 }
+    if architectural_iopl() {
+        u64::from(me.iopl.get()) << 12
+    } else {
+        0
+    }
 }
 
 /// Takes up the IOPL of an iret frame.

@@ -81,7 +81,9 @@ fn machphys(mfn: u64, pfn: u64) -> Result<(), i64> {
 /// update_va_mapping(va, entry, flags).
 pub extern "C" fn update_va_mapping(va: u64, val: u64, flags: u64, _: u64, _: u64, _: u64) -> i64 {
     let me = current();
-    let Some(at) = walk::l1_entry(me.kernel_cr3.get(), va) else { return -EINVAL };
+    let Some(at) = walk::l1_entry(me.kernel_cr3.get(), va) else {
+        return -EINVAL;
+    };
     if let Err(e) = update::entry(at, val, Store::Plain) {
         return -e;
     }

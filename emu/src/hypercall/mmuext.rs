@@ -8,10 +8,12 @@ use xenner_xen_abi::xen::*;
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::mmu::{invlpg, own_domain, vcpu_mask};
 use super::misc;
+use super::mmu::{invlpg, own_domain, vcpu_mask};
 use crate::arch::{cpu, descriptors};
-use crate::mem::{clear_frame, copy_frame, current, frame_record, read_guest_words, write_guest_u32};
+use crate::mem::{
+    clear_frame, copy_frame, current, frame_record, read_guest_words, write_guest_u32,
+};
 use crate::mmu::{rules, types, walk};
 use crate::percpu::Vcpu;
 use crate::smp::{self, Targets};

@@ -44,7 +44,10 @@ forward!(event_channel_op_compat, HYPERVISOR_EVENT_CHANNEL_OP_COMPAT);
 forward!(console_io, HYPERVISOR_CONSOLE_IO);
 forward!(physdev_op_compat, HYPERVISOR_PHYSDEV_OP_COMPAT);
 forward!(grant_table_op, HYPERVISOR_GRANT_TABLE_OP);
-forward!(va_mapping_otherdomain, HYPERVISOR_UPDATE_VA_MAPPING_OTHERDOMAIN);
+forward!(
+    va_mapping_otherdomain,
+    HYPERVISOR_UPDATE_VA_MAPPING_OTHERDOMAIN
+);
 forward!(xsm_op, HYPERVISOR_XSM_OP);
 forward!(nmi_op, HYPERVISOR_NMI_OP);
 forward!(xenoprof_op, HYPERVISOR_XENOPROF_OP);
@@ -136,9 +139,7 @@ pub fn general(me: &Vcpu, regs: &mut Regs) {
         _ => {}
     }
     let result = match TABLE.get(regs.rax as usize) {
-        Some(handler) => {
-            handler(regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9)
-        }
+        Some(handler) => handler(regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9),
         None => -ENOSYS,
     };
     regs.rax = result as u64;

@@ -6,15 +6,13 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use xenner_emu_abi::frame::TYPE_L4;
 use xenner_emu_abi::mailbox::{Regs, VECTOR_CALL};
 use xenner_xen_abi::arch_x86_64::VcpuGuestContext as Context;
-use xenner_xen_abi::callback::{
-    CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_SYSCALL,
-};
+use xenner_xen_abi::callback::{CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_SYSCALL};
 use xenner_xen_abi::errno::{EEXIST, EFAULT, EINVAL, ENOENT, ENOSYS};
 use xenner_xen_abi::sched::{SCHEDOP_SHUTDOWN, SHUTDOWN_POWEROFF};
 use xenner_xen_abi::vcpu::*;
 use xenner_xen_abi::xen::{HYPERVISOR_SCHED_OP, HYPERVISOR_VCPU_OP, XEN_LEGACY_MAX_VCPUS};
 
-use super::{mmuext, misc, sched};
+use super::{misc, mmuext, sched};
 use crate::arch::{cpu, descriptors};
 use crate::mem::{Fault, boot_info, current, read_guest, read_guest_words, vcpu, write_guest};
 use crate::mmu::types;
@@ -33,7 +31,9 @@ pub extern "C" fn vcpu_op(cmd: u64, id: u64, arg: u64, _: u64, _: u64, _: u64) -
     if id >= boot_info().nr_vcpus {
         return -ENOENT;
     }
-    let Some(target) = vcpu(id as u32) else { return -ENOENT };
+    let Some(target) = vcpu(id as u32) else {
+        return -ENOENT;
+    };
     op(current(), target, cmd as u32, arg).unwrap_or_else(|e| -e)
 }
 
@@ -114,8 +114,10 @@ fn register_info(me: &Vcpu, target: &Vcpu, arg: u64) -> Result<(), i64> {
     let [mfn, rest] = fault(read_guest_words(arg))?;
     let offset = rest & 0xffff_ffff;
     let id = u64::from(target.id.get());
-    let result =
-        vmm::hypercall(HYPERVISOR_VCPU_OP, [VCPUOP_REGISTER_VCPU_INFO.into(), id, mfn, offset, 0, 0]);
+    let result = vmm::hypercall(
+        HYPERVISOR_VCPU_OP,
+        [VCPUOP_REGISTER_VCPU_INFO.into(), id, mfn, offset, 0, 0],
+    );
     if result < 0 {
         return Err(-result);
     }
@@ -134,7 +136,10 @@ fn register_info(me: &Vcpu, target: &Vcpu, arg: u64) -> Result<(), i64> {
 /// Takes up a vcpu_info that another vcpu registered for this one.
 pub fn take_info(me: &Vcpu) {
     let ma = me.info_ma.load(SeqCst);
-    if ma != 0 && (me.info.load(Relaxed) != crate::mem::direct_va(ma) || me.state.load(Relaxed) != STATE_UP) {
+    if ma != 0
+        && (me.info.load(Relaxed) != crate::mem::direct_va(ma)
+            || me.state.load(Relaxed) != STATE_UP)
+    {
         time::use_info(me, ma);
     }
 }
@@ -156,20 +161,40 @@ fn initialise(target: &'static Vcpu, at: u64) -> Result<(), i64> {
     for vector in 0..256usize {
         let entry = offset_of!(Context, trap_ctxt) + vector * 16;
         let [head, rip] = [word(entry)?, word(entry + 8)?];
-        target.traps[vector].set(Handler { rip, flags: (head >> 8) as u8 });
+        target.traps[vector].set(Handler {
+            rip,
+            flags: (head >> 8) as u8,
+        });
     }
     let flags = word(offset_of!(Context, flags))?;
     for (kind, offset, mask) in [
-        (CALLBACKTYPE_EVENT, offset_of!(Context, event_callback_eip), true),
-        (CALLBACKTYPE_FAILSAFE, offset_of!(Context, failsafe_callback_eip), flags & 8 != 0),
-        (CALLBACKTYPE_SYSCALL, offset_of!(Context, syscall_callback_eip), flags & 16 != 0),
+        (
+            CALLBACKTYPE_EVENT,
+            offset_of!(Context, event_callback_eip),
+            true,
+        ),
+        (
+            CALLBACKTYPE_FAILSAFE,
+            offset_of!(Context, failsafe_callback_eip),
+            flags & 8 != 0,
+        ),
+        (
+            CALLBACKTYPE_SYSCALL,
+            offset_of!(Context, syscall_callback_eip),
+            flags & 16 != 0,
+        ),
     ] {
         let flags = if mask { MASK_EVENTS } else { 0 };
-        target.callbacks[usize::from(kind)].set(Handler { rip: word(offset)?, flags });
+        target.callbacks[usize::from(kind)].set(Handler {
+            rip: word(offset)?,
+            flags,
+        });
     }
     misc::refresh_short_ways(target);
     misc::set_kernel_sp(target, word(offset_of!(Context, kernel_sp))?);
-    target.guest_cr4.set(word(offset_of!(Context, ctrlreg) + 32)? & privileged::CR4_GUEST);
+    target
+        .guest_cr4
+        .set(word(offset_of!(Context, ctrlreg) + 32)? & privileged::CR4_GUEST);
     let bases = [
         word(offset_of!(Context, fs_base))?,
         word(offset_of!(Context, gs_base_kernel))?,
@@ -184,7 +209,9 @@ fn initialise(target: &'static Vcpu, at: u64) -> Result<(), i64> {
         word(offset_of!(Context, ldt_ents))?.min(8192) as u32,
     ));
     target.start_regs.set(start_regs(&regs));
-    target.kernel_mode.set(u8::from(flags & 4 != 0 || regs[17] & 3 == 0));
+    target
+        .kernel_mode
+        .set(u8::from(flags & 4 != 0 || regs[17] & 3 == 0));
     take_tables(target, at, cr3, user_cr3)?;
     target.state.store(STATE_DOWN, SeqCst);
     Ok(())
@@ -198,7 +225,11 @@ fn take_tables(target: &Vcpu, at: u64, cr3: u64, user_cr3: u64) -> Result<(), i6
         return Err(EINVAL);
     }
     let mut frames = [0u64; 14];
-    for (i, f) in frames.iter_mut().take(entries.div_ceil(512) as usize).enumerate() {
+    for (i, f) in frames
+        .iter_mut()
+        .take(entries.div_ceil(512) as usize)
+        .enumerate()
+    {
         *f = word(offset_of!(Context, gdt_frames) + i * 8)?;
     }
     misc::install_gdt(target, &frames, entries as u32)?;
@@ -215,8 +246,29 @@ fn take_tables(target: &Vcpu, at: u64, cr3: u64, user_cr3: u64) -> Result<(), i6
 /// `struct cpu_user_regs` has the order of [`Regs`]; selectors and flags as a guest may have
 /// them.
 fn start_regs(r: &[u64; 21]) -> Regs {
-    let [r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, _, rip, cs, fl, rsp, ss] =
-        *r;
+    let [
+        r15,
+        r14,
+        r13,
+        r12,
+        rbp,
+        rbx,
+        r11,
+        r10,
+        r9,
+        r8,
+        rax,
+        rcx,
+        rdx,
+        rsi,
+        rdi,
+        _,
+        rip,
+        cs,
+        fl,
+        rsp,
+        ss,
+    ] = *r;
     Regs {
         r15,
         r14,
@@ -262,7 +314,14 @@ fn down(me: &Vcpu, target: &Vcpu) -> Result<(), i64> {
     let any_up = (0..boot_info().nr_vcpus as u32)
         .any(|i| vcpu(i).is_some_and(|v| v.state.load(SeqCst) >= STATE_STARTING));
     if !any_up {
-        let args = [SCHEDOP_SHUTDOWN.into(), SHUTDOWN_POWEROFF.into(), 0, 0, 0, 1];
+        let args = [
+            SCHEDOP_SHUTDOWN.into(),
+            SHUTDOWN_POWEROFF.into(),
+            0,
+            0,
+            0,
+            1,
+        ];
         vmm::hypercall(HYPERVISOR_SCHED_OP, args);
     }
     if me.id.get() == target.id.get() {
@@ -306,8 +365,11 @@ pub fn wait_to_start() -> ! {
     mmuext::install_ldt(me, me.kernel_cr3.get(), ldt_base, ldt_entries);
     descriptors::set_ldt(me.id.get(), ldt_entries);
     let [fs, gs_kernel, gs_user] = me.start_bases.get();
-    let (active, other) =
-        if me.kernel_mode.get() == 1 { (gs_kernel, gs_user) } else { (gs_user, gs_kernel) };
+    let (active, other) = if me.kernel_mode.get() == 1 {
+        (gs_kernel, gs_user)
+    } else {
+        (gs_user, gs_kernel)
+    };
     cpu::wrmsr(msr::FS_BASE, fs);
     cpu::wrmsr(msr::GS_BASE, active);
     cpu::wrmsr(msr::KERNEL_GS_BASE, other);

@@ -47,7 +47,11 @@ pub fn take_l1(entry: u64) -> Result<u64, i64> {
             let record = slot.fetch_add(COUNT_ONE, Relaxed);
             if record & (TYPE_MASK | NOT_OWNED) != 0 {
                 slot.fetch_sub(COUNT_ONE, Relaxed);
-                return Err(if record & NOT_OWNED != 0 { EINVAL } else { EBUSY });
+                return Err(if record & NOT_OWNED != 0 {
+                    EINVAL
+                } else {
+                    EBUSY
+                });
             }
         } else if slot.load(Relaxed) & NOT_OWNED != 0 {
             return Err(EINVAL);

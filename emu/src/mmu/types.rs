@@ -52,7 +52,10 @@ pub fn get(lock: &MmuLock, mfn: u64, kind: u32) -> Result<(), i64> {
     // typed first, so that a table that maps itself writable is found out; a frame that is
     // mapped writable has a count and stays what it is
     let free = record & PINNED;
-    if slot.compare_exchange(free, free | kind | COUNT_ONE, Acquire, Relaxed).is_err() {
+    if slot
+        .compare_exchange(free, free | kind | COUNT_ONE, Acquire, Relaxed)
+        .is_err()
+    {
         return Err(EBUSY);
     }
     let valid = match kind {
@@ -113,7 +116,11 @@ fn drop_l1_entries(mfn: u64, end: usize) {
 /// [`next_used`], with the common case of an adjacent entry first.
 #[inline]
 fn next_used_quick(mfn: u64, i: usize) -> usize {
-    if i < 512 && entry(mfn, i).load(Relaxed) != 0 { i } else { next_used(mfn, i) }
+    if i < 512 && entry(mfn, i).load(Relaxed) != 0 {
+        i
+    } else {
+        next_used(mfn, i)
+    }
 }
 
 fn validate_upper(lock: &MmuLock, mfn: u64, level: u32) -> Result<(), i64> {
@@ -126,8 +133,8 @@ fn validate_upper(lock: &MmuLock, mfn: u64, level: u32) -> Result<(), i64> {
         let slot = entry(mfn, i);
         let old = slot.load(Relaxed);
         if old & P != 0 {
-            let new =
-                rules::upper(old, level).and_then(|new| get(lock, pte::mfn(old), level - 1).map(|()| new));
+            let new = rules::upper(old, level)
+                .and_then(|new| get(lock, pte::mfn(old), level - 1).map(|()| new));
             match new {
                 Ok(new) => slot.store(new, Relaxed),
                 Err(_) => {

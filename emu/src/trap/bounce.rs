@@ -43,7 +43,11 @@ pub fn to(me: &Vcpu, regs: &mut Regs, handler: Handler, extra: Extra) {
         vmm::crash(CrashReason::NoHandler, regs);
     }
     let from_user = me.kernel_mode.get() == 0;
-    let cs = if from_user { regs.cs & 0xffff } else { regs.cs & 0xfffc };
+    let cs = if from_user {
+        regs.cs & 0xffff
+    } else {
+        regs.cs & 0xfffc
+    };
     let sp = if from_user {
         enter_kernel(me);
         me.kernel_sp.get()
@@ -55,7 +59,12 @@ pub fn to(me: &Vcpu, regs: &mut Regs, handler: Handler, extra: Extra) {
     if !masked {
         rflags |= IF;
     }
-    let frame = Frame { sp, regs, cs: cs | u64::from(masked) << 32, rflags };
+    let frame = Frame {
+        sp,
+        regs,
+        cs: cs | u64::from(masked) << 32,
+        rflags,
+    };
     match frame.push(extra) {
         Ok(sp) => regs.rsp = sp,
         Err(Fault) => vmm::crash(CrashReason::BadStack, regs),

@@ -172,7 +172,15 @@ pub fn finish(me: &Vcpu, regs: &mut Regs) {
     if event::deliverable(me) {
         let handler = me.callbacks[usize::from(CALLBACKTYPE_EVENT)].get();
         if handler.rip != 0 {
-            bounce::to(me, regs, crate::percpu::Handler { flags: MASK_EVENTS, ..handler }, Extra::None);
+            bounce::to(
+                me,
+                regs,
+                crate::percpu::Handler {
+                    flags: MASK_EVENTS,
+                    ..handler
+                },
+                Extra::None,
+            );
         }
     }
 }
@@ -287,13 +295,22 @@ fn refused_context(me: &Vcpu, regs: &Regs) -> u64 {
     if handler.rip == 0 {
         vmm::crash(CrashReason::BadContext, &wanted);
     }
-    bounce::to(me, &mut wanted, handler, Extra::Selectors(cpu::data_selectors()));
+    bounce::to(
+        me,
+        &mut wanted,
+        handler,
+        Extra::Selectors(cpu::data_selectors()),
+    );
     finish(me, &mut wanted);
     return_frame(me, &wanted)
 }
 
 /// Fix-ups without registers end here.
 pub extern "C" fn fatal(reason: u64) -> ! {
-    let reason = if reason == 4 { CrashReason::NoUserBase } else { CrashReason::BadIretFrame };
+    let reason = if reason == 4 {
+        CrashReason::NoUserBase
+    } else {
+        CrashReason::BadIretFrame
+    };
     vmm::crash(reason, &Regs::default())
 }

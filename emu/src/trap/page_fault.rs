@@ -34,7 +34,8 @@ pub fn handle(me: &Vcpu, regs: &mut Regs, code: u32) {
     if kernel {
         if code & (PRESENT | WRITE | FETCH) == PRESENT | WRITE
             && misc::assist(VMASST_TYPE_WRITABLE_PAGETABLES)
-            && page_table_write(me, regs, va) {
+            && page_table_write(me, regs, va)
+        {
             return;
         }
         if code & WRITE == 0 && m2p_read(regs, va) {
@@ -51,7 +52,9 @@ pub fn handle(me: &Vcpu, regs: &mut Regs, code: u32) {
 pub fn reflect(me: &Vcpu, regs: &mut Regs, va: u64, write: bool) {
     let mapped = walk::translate(me.kernel_cr3.get(), va).is_some();
     let kernel = me.kernel_mode.get() == 1;
-    let code = if mapped { PRESENT } else { 0 } | if write { WRITE } else { 0 } | if kernel { 0 } else { USER };
+    let code = if mapped { PRESENT } else { 0 }
+        | if write { WRITE } else { 0 }
+        | if kernel { 0 } else { USER };
     info_u64(me.info.load(Relaxed), CR2).store(va, Relaxed);
     bounce::exception(me, regs, 14, Some(code));
 }
@@ -59,7 +62,9 @@ pub fn reflect(me: &Vcpu, regs: &mut Regs, va: u64, write: bool) {
 /// A write to an L1 table that is mapped read-only: done for the guest if the entry is
 /// allowed (Xen's writable page tables).
 fn page_table_write(me: &Vcpu, regs: &mut Regs, va: u64) -> bool {
-    let Some((ma, l1e)) = walk::translate(me.kernel_cr3.get(), va) else { return false };
+    let Some((ma, l1e)) = walk::translate(me.kernel_cr3.get(), va) else {
+        return false;
+    };
     let mfn = ma >> 12;
     if l1e & RW != 0
         || mfn >= boot_info().nr_frames
@@ -69,7 +74,9 @@ fn page_table_write(me: &Vcpu, regs: &mut Regs, va: u64) -> bool {
     }
     let mut code = [0u8; 15];
     let n = fetch(regs.rip, &mut code);
-    let Some(insn) = decode::memory_write(&code[..n], regs) else { return false };
+    let Some(insn) = decode::memory_write(&code[..n], regs) else {
+        return false;
+    };
     if va & (u64::from(insn.size) - 1) != 0 {
         return false;
     }
@@ -110,8 +117,12 @@ fn m2p_read(regs: &mut Regs, va: u64) -> bool {
     }
     let mut code = [0u8; 15];
     let n = fetch(regs.rip, &mut code);
-    let Some((len, reg)) = decode::load64(&code[..n]) else { return false };
-    let Some(value) = crate::mem::m2p((va - default) / 8) else { return false };
+    let Some((len, reg)) = decode::load64(&code[..n]) else {
+        return false;
+    };
+    let Some(value) = crate::mem::m2p((va - default) / 8) else {
+        return false;
+    };
     *decode::gpr(regs, reg) = value;
     regs.rip = regs.rip.wrapping_add(u64::from(len));
     true

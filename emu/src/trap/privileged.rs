@@ -70,11 +70,16 @@ fn forced_cpuid(me: &Vcpu, regs: &mut Regs) {
 pub fn emulate(me: &Vcpu, regs: &mut Regs) -> bool {
     let mut code = [0u8; 15];
     let n = fetch(regs.rip, &mut code);
-    let Some((insn, len)) = decode::privileged(&code[..n]) else { return false };
+    let Some((insn, len)) = decode::privileged(&code[..n]) else {
+        return false;
+    };
     let kernel = me.kernel_mode.get() == 1;
     let io = matches!(
         insn,
-        Privileged::In { .. } | Privileged::Out { .. } | Privileged::Ins { .. } | Privileged::Outs { .. }
+        Privileged::In { .. }
+            | Privileged::Out { .. }
+            | Privileged::Ins { .. }
+            | Privileged::Outs { .. }
     );
     if !kernel && !io {
         return false;
@@ -125,9 +130,7 @@ pub fn emulate(me: &Vcpu, regs: &mut Regs) -> bool {
             }
             true
         }
-        Privileged::Xsetbv => {
-            vmm::xsetbv(regs.rcx as u32, regs.rdx << 32 | regs.rax & 0xffff_ffff)
-        }
+        Privileged::Xsetbv => vmm::xsetbv(regs.rcx as u32, regs.rdx << 32 | regs.rax & 0xffff_ffff),
     };
     if done {
         regs.rip = regs.rip.wrapping_add(u64::from(len));
@@ -159,13 +162,21 @@ fn string_io(me: &Vcpu, regs: &mut Regs, len: u8, size: u8, repeat: bool, input:
         return false;
     }
     let count = if repeat { regs.rcx } else { 1 };
-    let step = if regs.rflags >> 10 & 1 == 0 { u64::from(size) } else { u64::from(size).wrapping_neg() };
+    let step = if regs.rflags >> 10 & 1 == 0 {
+        u64::from(size)
+    } else {
+        u64::from(size).wrapping_neg()
+    };
     let mut done = 0;
     while done < count.min(PART) {
         let va = if input { regs.rdi } else { regs.rsi };
         for i in 0..u64::from(size) {
             let at = va.wrapping_add(i);
-            let access = if input { write_guest_u8(at, 0xff) } else { read_guest_u8(at).map(|_| ()) };
+            let access = if input {
+                write_guest_u8(at, 0xff)
+            } else {
+                read_guest_u8(at).map(|_| ())
+            };
             if access.is_err() {
                 // the instruction goes on here once the guest has mapped the page
                 page_fault::reflect(me, regs, at, input);
