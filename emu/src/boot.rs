@@ -40,6 +40,7 @@ const X2APIC_LVT_LINT1: u32 = 0x836;
 pub extern "C" fn start(id: u32) -> ! {
     let me = current();
     me.id.set(id);
+    me.nr_frames.set(boot_info().nr_frames);
     if id == 0 {
         descriptors::build_idt();
         READY.store(true, Release);

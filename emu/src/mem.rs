@@ -245,24 +245,32 @@ pub fn read_guest_words<const N: usize>(va: u64) -> Result<[u64; N], Fault> {
         return Err(Fault);
     }
     let mut words = [0; N];
-    for (i, w) in words.iter_mut().enumerate() {
-        let (v, bad): (u64, u32);
+    let mut pairs = words.chunks_exact_mut(2);
+    let mut at = va;
+    for pair in &mut pairs {
+        let (a, b, bad): (u64, u64, u32);
         // SAFETY: a fault is caught by the exception table.
         unsafe {
             asm!(
                 "mov {bad:e}, 1",
-                "2: mov {v}, [{a}]",
+                "2: mov {x}, [{a}]",
+                "4: mov {y}, [{a} + 8]",
                 "xor {bad:e}, {bad:e}",
                 "3:",
-                ".pushsection .extable, \"a\"", ".quad 2b, 3b", ".popsection",
-                bad = out(reg) bad, v = out(reg) v, a = in(reg) va + i as u64 * 8,
+                ".pushsection .extable, \"a\"", ".quad 2b, 3b", ".quad 4b, 3b", ".popsection",
+                bad = out(reg) bad, x = out(reg) a, y = out(reg) b, a = in(reg) at,
                 options(nostack)
             );
         }
         if bad != 0 {
             return Err(Fault);
         }
-        *w = v;
+        pair[0] = a;
+        pair[1] = b;
+        at += 16;
+    }
+    if let [last] = pairs.into_remainder() {
+        *last = read_guest(at)?;
     }
     Ok(words)
 }

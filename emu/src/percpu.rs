@@ -64,6 +64,8 @@ pub struct Vcpu {
     pub trace: Cell<u64>,
     /// Stack pointer to go back to when an interrupt ends `hlt`.
     pub idle_rsp: Cell<u64>,
+    /// Frames below this are the domain's memory, as in the boot information.
+    pub nr_frames: Cell<u64>,
     /// Hypercalls by number.
     pub hypercalls: [Cell<u64>; 64],
 

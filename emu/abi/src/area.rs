@@ -23,4 +23,4 @@ pub const AREA_VCPU: u64 = 0xc000;
 /// Room for the vcpu record.
 pub const AREA_VCPU_MAX: u64 = AREA_SIZE - AREA_VCPU;
 /// Offset in the vcpu record of its counters: hypercalls by number, 64 words.
-pub const VCPU_HYPERCALLS: u64 = 0x60;
+pub const VCPU_HYPERCALLS: u64 = 0x68;

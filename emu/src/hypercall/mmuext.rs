@@ -106,27 +106,39 @@ fn plain_frame(mfn: u64) -> Result<(), i64> {
     }
 }
 
+/// Takes a reference to an L4.
+fn get_l4(mfn: u64) -> Result<(), i64> {
+    if types::get_held(mfn, TYPE_L4) {
+        return Ok(());
+    }
+    types::get(&types::lock(), mfn, TYPE_L4).map_err(|_| EINVAL)
+}
+
+fn put_l4(mfn: u64) {
+    if !types::put_held(mfn) {
+        types::put(&types::lock(), mfn);
+    }
+}
+
 /// Installs the L4 of guest kernel mode.
 ///
 /// # Errors
 /// EINVAL if the frame cannot be an L4.
 pub fn new_baseptr(me: &Vcpu, mfn: u64) -> Result<(), i64> {
-    let lock = types::lock();
-    types::get(&lock, mfn, TYPE_L4).map_err(|_| EINVAL)?;
+    get_l4(mfn)?;
     let old = me.kernel_cr3.replace(mfn << 12);
     cpu::write_cr3(mfn << 12);
-    types::put(&lock, old >> 12);
+    put_l4(old >> 12);
     Ok(())
 }
 
 fn new_user_baseptr(me: &Vcpu, mfn: u64) -> Result<(), i64> {
-    let lock = types::lock();
     if mfn != 0 {
-        types::get(&lock, mfn, TYPE_L4).map_err(|_| EINVAL)?;
+        get_l4(mfn)?;
     }
     let old = me.user_cr3.replace(mfn << 12);
     if old != 0 {
-        types::put(&lock, old >> 12);
+        put_l4(old >> 12);
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use xenner_xen_abi::errno::{EBUSY, EINVAL};
 use crate::mem::{boot_info, frame_record};
 
 /// Bits that no present L1 entry may have: caching attributes and reserved address bits.
-const L1_FORBIDDEN: u64 = PCD | PWT | PSE | 0x7ff0_0000_0000_0000 & !AVAILABLE;
+pub const L1_FORBIDDEN: u64 = PCD | PWT | PSE | 0x7ff0_0000_0000_0000 & !AVAILABLE;
 /// Bits that no present entry of L2-L4 may have.
 const UPPER_FORBIDDEN: u64 = PSE | G | PCD | PWT | 0x7ff0_0000_0000_0000 & !AVAILABLE;
 /// Bits 52-58: the guest's own.

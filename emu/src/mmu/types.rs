@@ -33,6 +33,33 @@ impl Drop for MmuLock {
     }
 }
 
+/// Takes one more reference to a frame that has the type already. Needs no lock: a type that is
+/// held does not end. False: the long way is needed.
+#[inline]
+pub fn get_held(mfn: u64, kind: u32) -> bool {
+    if mfn >= boot_info().nr_frames {
+        return false;
+    }
+    let slot = frame_record(mfn);
+    let record = slot.load(Relaxed);
+    frame::kind(record) == kind
+        && frame::count(record) != 0
+        && slot
+            .compare_exchange(record, record + COUNT_ONE, Acquire, Relaxed)
+            .is_ok()
+}
+
+/// Drops a reference that is not the last. Needs no lock. False: the long way is needed.
+#[inline]
+pub fn put_held(mfn: u64) -> bool {
+    let slot = frame_record(mfn);
+    let record = slot.load(Relaxed);
+    frame::count(record) > 1
+        && slot
+            .compare_exchange(record, record - COUNT_ONE, Release, Relaxed)
+            .is_ok()
+}
+
 /// Takes a reference to a frame as a page table of `kind` (the level) or as a descriptor
 /// page, validating it if it has no type yet.
 ///
