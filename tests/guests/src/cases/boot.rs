@@ -11,7 +11,7 @@ use crate::harness::runner::{Result, Test, l1_entry, shutdown};
 use crate::{check, code, fail, same, skip};
 use xenner_xen_abi::arch_x86_64::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, SHARED_M2P_ENTRY};
 use xenner_xen_abi::sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF};
-use xenner_xen_abi::xen::{SIF_MOD_START_PFN, SIF_VIRT_P2M_4TOOLS};
+use xenner_xen_abi::xen::{HYPERVISOR_SET_TRAP_TABLE, SIF_MOD_START_PFN, SIF_VIRT_P2M_4TOOLS};
 
 pub const TESTS: &[Test] = &[
     named("boot", boot),
@@ -41,12 +41,8 @@ fn crash() -> Result {
 
 /// A trap without a handler: the hypervisor crashes the domain.
 fn crash_trap() -> Result {
-    use xenner_xen_abi::arch_x86_64::TrapInfo;
     line(format_args!("pvtest: crashes by a trap without a handler"));
-    crate::harness::xen::set_trap_table(&[]);
-    let none = TrapInfo::default();
-    crate::arch::hypercall::call(0, [0; 5]);
-    crate::harness::xen::set_trap_table(&[none]);
+    crate::arch::hypercall::call(HYPERVISOR_SET_TRAP_TABLE, [0; 5]);
     crate::arch::probe::Probe::kernel(code!("ud2")).run();
     fail!("still alive")
 }

@@ -347,6 +347,9 @@ fn segments_swap() -> Result {
 
 fn wrfsbase() -> Result {
     need_user()?;
+    // the instructions are there once the kernel sets its CR4 bit
+    let on = Probe::kernel(code!("mov rax, cr4", "or eax, 0x10000", "mov cr4, rax")).run();
+    check!(on.done(), "CR4.FSGSBASE: {:x?}", on.trap);
     let o = Probe::user(code!("wrfsbase rbx", "rdfsbase rax", "mov rcx, fs:[0]"))
         .rbx(user::DATA + 24)
         .run();
