@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 use crate::process::{capture, in_path, run};
@@ -59,6 +60,14 @@ pub fn xenner(ws: &Workspace) -> Result<PathBuf> {
 
 /// Build the static benchmark program for guests; give back its file.
 pub fn guest_bench(ws: &Workspace) -> Result<PathBuf> {
+    static BUILT: AtomicBool = AtomicBool::new(false);
+    let file = ws
+        .target
+        .join(GUEST_TARGET)
+        .join("release/xenner-guest-bench");
+    if BUILT.swap(true, Ordering::Relaxed) {
+        return Ok(file);
+    }
     ui::step("Building the guest benchmark");
     run(ws
         .cargo()
