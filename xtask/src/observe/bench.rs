@@ -311,13 +311,10 @@ fn boots(place: &Place, vmm: &Vmm, args: &BenchArgs, column: &mut Column) -> Res
                 up = Some(guest.seconds(time));
             }
         }
-        let up = up.ok_or_else(|| guest.failure("it never reached user space"))?;
-        let begin = guest.started();
         let end = guest.finish()?;
+        let up = up.ok_or_else(|| guest.failure("it never reached user space"))?;
         column.to_user_space.push(up);
-        column
-            .to_power_off
-            .push(end.duration_since(begin).as_secs_f64());
+        column.to_power_off.push(guest.seconds(end));
     }
     let (up, off) = (median(&column.to_user_space), median(&column.to_power_off));
     ui::note(&format!("{up:.2} s to user space, {off:.2} s to power-off"));
@@ -364,8 +361,9 @@ fn operations(
             });
         }
     }
+    guest.finish()?;
     if status.as_deref() != Some("0") {
         return Err(guest.failure(&format!("the program ended with {status:?}")));
     }
-    guest.finish().map(drop)
+    Ok(())
 }

@@ -101,11 +101,6 @@ impl Guest {
         self.child.id()
     }
 
-    /// When it was started.
-    pub fn started(&self) -> Instant {
-        self.started
-    }
-
     /// Seconds from the start until `time`.
     pub fn seconds(&self, time: Instant) -> f64 {
         time.duration_since(self.started).as_secs_f64()
@@ -128,7 +123,7 @@ impl Guest {
     }
 
     /// Read to the end; the process must end with 0 and leave no other behind.
-    pub fn finish(mut self) -> Result<Instant> {
+    pub fn finish(&mut self) -> Result<Instant> {
         while self.line()?.is_some() {}
         let status = self.wait()?;
         let end = Instant::now();

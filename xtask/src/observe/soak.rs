@@ -153,13 +153,12 @@ fn one(vmm: &Vmm, shape: &Shape, mark: &str, limit: Duration) -> Result<f64> {
             return Err(guest.failure(&line));
         }
     }
+    let end = guest.finish()?;
     if !marked {
         return Err(guest.failure(&format!("it never said {mark}")));
     }
-    let begin = guest.started();
-    let seconds = guest.finish()?.duration_since(begin).as_secs_f64();
     nothing_left(&name, scratch.path(), &before)?;
-    Ok(seconds)
+    Ok(guest.seconds(end))
 }
 
 fn shared_memory() -> BTreeSet<String> {
