@@ -55,11 +55,6 @@ fn main() -> ExitCode {
     )
 }
 
-fn run(command: &str) -> Result<Session, Failed> {
-    let append = format!("quiet xenner.run=\"{command}\"");
-    Session::start(xenner().args(guest_arguments(SERIES, 1, &append)))
-}
-
 fn at_prompt() -> Result<Session, Failed> {
     let mut session = Session::start(xenner().args(guest_arguments(SERIES, 1, "quiet")))?;
     session.expect(PROMPT, PATIENCE)?;
@@ -72,14 +67,24 @@ fn power_off(mut session: Session) -> Result<(), Failed> {
 }
 
 fn no_exits() -> Result<(), Failed> {
-    let counters = Counters::open().ok_or("KVM's counters cannot be read: run as root")?;
-    let mut session = run(&format!("guest-bench --marks --reps 5 {}", INNER.join(" ")))?;
+    let program = format!("guest-bench --marks --reps 5 {}", INNER.join(" "));
+    let append = format!("quiet xenner.run=\"{program}\"");
+    let mut command = xenner();
+    command.args(guest_arguments(SERIES, 1, &append)).args(["-xenner", "stats=on"]);
+    let mut session = Session::start(&mut command)?;
     let mut over = Vec::new();
+    let mut counters = None;
     for name in INNER {
         session.expect(&format!("@@BEGIN {name}\n"), PATIENCE)?;
-        let before = counters.read(session.pid());
+        let counters = match &counters {
+            Some(counters) => counters,
+            None => counters.insert(
+                Counters::open(session.pid()).ok_or("KVM's counters are not to be read")?,
+            ),
+        };
+        let before = counters.read();
         session.expect(&format!("@@END {name} "), PATIENCE)?;
-        let exits: Exits = counters.read(session.pid()).since(before);
+        let exits: Exits = counters.read().since(before);
         let operations: u64 = session.expect("\n", PATIENCE)?.trim().parse()?;
         if before == Exits::default() {
             return Err("KVM's counters of the guest are not there".into());

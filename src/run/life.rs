@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
-use kvm_ioctls::Kvm;
+use kvm_ioctls::{Kvm, VcpuFd};
 use log::{debug, error, warn};
 use vmm_sys_util::eventfd::EventFd;
 use xenner_console::ChardevEvent;
@@ -24,6 +24,7 @@ use crate::domain::end::{End, ShutdownReason};
 use crate::domain::{Domain, DomainConfig, DomainError};
 use crate::kvm;
 use crate::kvm::probe::{self, Flavour};
+use crate::kvm::stats::VcpuStatistics;
 use crate::kvm::vcpu::VcpuThreads;
 use crate::loader::{self, KernelImage};
 use crate::xenstore::domain_keys::ConsoleType;
@@ -148,6 +149,7 @@ impl Host {
             if let Some(ready) = ready.take() {
                 ready.go().map_err(host("/dev/null"))?;
             }
+            let exits = self.exit_counters(&vcpus);
             let paused = self.config.lifecycle.start_paused;
             let threads =
                 VcpuThreads::start(&domain, vcpus, paused).map_err(host("thread for a vcpu"))?;
@@ -163,6 +165,7 @@ impl Host {
             lock(&self.service).detach_guest();
             if self.config.stats {
                 self.say(&report::statistics(&domain));
+                self.say(&report::exits(&exits));
             }
             match self.after(end?)? {
                 Next::Exit(code) => return Ok(code),
@@ -264,6 +267,18 @@ impl Host {
             self.events
                 .add_subscriber(Arc::new(Mutex::new(end)) as Subscriber),
         ])
+    }
+
+    /// KVM's counters, kept open while the domain runs if statistics are wanted.
+    fn exit_counters(&self, vcpus: &[VcpuFd]) -> Vec<VcpuStatistics> {
+        if !self.config.stats {
+            return Vec::new();
+        }
+        let opened: std::io::Result<_> = vcpus.iter().map(VcpuStatistics::open).collect();
+        opened.unwrap_or_else(|e| {
+            warn!("no exit counts: {e} (KVM has them since Linux 5.14)");
+            Vec::new()
+        })
     }
 
     /// The main loop.

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use xenner_emu_abi::area::{AREA_SIZE, AREA_VCPU};
 
 use crate::domain::{Domain, crash};
+use crate::kvm::stats::VcpuStatistics;
 
 /// Hypercalls by number and vcpu.
 ///
@@ -26,6 +27,21 @@ pub fn statistics(domain: &Domain) -> String {
         );
         for (n, count) in counts {
             let _ = writeln!(text, "    {:<28} {count}", crash::name(n));
+        }
+    }
+    text
+}
+
+/// Exits by kind and vcpu, as KVM counts them.
+pub fn exits(vcpus: &[VcpuStatistics]) -> String {
+    let mut text = String::from("exits by vcpu:\n");
+    for (id, vcpu) in vcpus.iter().enumerate() {
+        let counters = vcpu.read().unwrap_or_default();
+        let of_interest =
+            |name: &str| name == "exits" || name.ends_with("_exits") || name == "insn_emulation";
+        let _ = writeln!(text, "  vcpu {id}:");
+        for (name, count) in counters.iter().filter(|(n, count)| of_interest(n) && *count != 0) {
+            let _ = writeln!(text, "    {name:<28} {count}");
         }
     }
     text

@@ -333,21 +333,26 @@ fn operations(
     let (kernel, initrd) = files(place, args);
     let program = format!("guest-bench {}", args.program_words().join(" "));
     let shape = Shape::linux(kernel, initrd, &program, cpus);
-    let counters = if args.icount { None } else { Counters::open() };
-    let read = |guest: &Guest| counters.as_ref().map(|counters| counters.read(guest.pid()));
-    let mut guest = Guest::start(vmm, &shape, |_| (), LIMIT)?;
+    let statistics = |command: &mut Command| {
+        if let Vmm::Xenner(_) = vmm {
+            command.args(["-xenner", "stats=on"]);
+        }
+    };
+    let mut guest = Guest::start(vmm, &shape, statistics, LIMIT)?;
+    let mut counters = None;
     let (mut before, mut counted, mut status) = (None, None, None);
     while let Some((_, line)) = guest.line()? {
         if line.starts_with("@@BEGIN") {
-            before = read(&guest);
+            counters = counters.or_else(|| Counters::open(guest.pid()));
+            before = counters.as_ref().map(Counters::read);
         } else if let Some(rest) = line.strip_prefix("@@END ") {
             let operations = rest
                 .split(' ')
                 .nth(1)
                 .and_then(|number| number.parse().ok());
             let exits = before
-                .zip(read(&guest))
-                .map(|(before, now)| now.since(before));
+                .zip(counters.as_ref())
+                .map(|(before, now)| now.read().since(before));
             counted = exits
                 .zip(operations)
                 .map(|(exits, n)| Counted::new(exits, n));
