@@ -70,7 +70,9 @@ fn no_exits() -> Result<(), Failed> {
     let program = format!("guest-bench --marks --reps 5 {}", INNER.join(" "));
     let append = format!("quiet xenner.run=\"{program}\"");
     let mut command = xenner();
-    command.args(guest_arguments(SERIES, 1, &append)).args(["-xenner", "stats=on"]);
+    command
+        .args(guest_arguments(SERIES, 1, &append))
+        .args(["-xenner", "stats=on"]);
     let mut session = Session::start(&mut command)?;
     let mut over = Vec::new();
     let mut counters = None;
@@ -78,9 +80,8 @@ fn no_exits() -> Result<(), Failed> {
         session.expect(&format!("@@BEGIN {name}\n"), PATIENCE)?;
         let counters = match &counters {
             Some(counters) => counters,
-            None => counters.insert(
-                Counters::open(session.pid()).ok_or("KVM's counters are not to be read")?,
-            ),
+            None => counters
+                .insert(Counters::open(session.pid()).ok_or("KVM's counters are not to be read")?),
         };
         let before = counters.read();
         session.expect(&format!("@@END {name} "), PATIENCE)?;

@@ -15,6 +15,7 @@ use xenner_emu_abi::mailbox::{CrashReason, Mailbox, PORT_EVTCHN, PORT_REQUEST, R
 use crate::domain::{Domain, crash};
 use crate::guest_va::GuestVa;
 use crate::hypercall::{self, Call};
+use crate::kvm::stats::ExitLog;
 
 /// Whether vcpus may run.
 #[derive(Debug, Default)]
@@ -38,11 +39,17 @@ pub struct VcpuThreads {
 extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
 impl VcpuThreads {
-    /// Starts a thread for each vcpu; they wait at the gate if `paused`.
+    /// Starts a thread for each vcpu; they wait at the gate if `paused`. With an `exit_log` they
+    /// count there how often they come back.
     ///
     /// # Errors
     /// The host gives no thread.
-    pub fn start(domain: &Arc<Domain>, vcpus: Vec<VcpuFd>, paused: bool) -> std::io::Result<Self> {
+    pub fn start(
+        domain: &Arc<Domain>,
+        vcpus: Vec<VcpuFd>,
+        paused: bool,
+        exit_log: Option<&ExitLog>,
+    ) -> std::io::Result<Self> {
         register_signal_handler(SIGRTMIN(), on_kick)
             .map_err(|e| std::io::Error::from_raw_os_error(e.errno()))?;
         let gate = Arc::new(Gate::default());
@@ -59,6 +66,8 @@ impl VcpuThreads {
                 gate: threads.gate.clone(),
                 id: id as u32,
                 fd,
+                exit_log: exit_log.cloned(),
+                exits: 0,
             };
             let thread = thread::Builder::new()
                 .name(format!("CPU {id}/KVM"))
@@ -129,6 +138,8 @@ struct Vcpu {
     gate: Arc<Gate>,
     id: u32,
     fd: VcpuFd,
+    exit_log: Option<ExitLog>,
+    exits: u64,
 }
 
 impl Vcpu {
@@ -160,6 +171,10 @@ impl Vcpu {
     }
 
     fn enter(&mut self) {
+        if let Some(log) = &self.exit_log {
+            self.exits += 1;
+            log.set(self.id, self.exits);
+        }
         let failed = match self.fd.run() {
             Ok(VcpuExit::IoOut(PORT_REQUEST, data)) => {
                 let n = data.first_chunk().map_or(0, |b| u32::from_le_bytes(*b));

@@ -24,7 +24,7 @@ use crate::domain::end::{End, ShutdownReason};
 use crate::domain::{Domain, DomainConfig, DomainError};
 use crate::kvm;
 use crate::kvm::probe::{self, Flavour};
-use crate::kvm::stats::VcpuStatistics;
+use crate::kvm::stats::{ExitLog, VcpuStatistics};
 use crate::kvm::vcpu::VcpuThreads;
 use crate::loader::{self, KernelImage};
 use crate::xenstore::domain_keys::ConsoleType;
@@ -150,9 +150,12 @@ impl Host {
                 ready.go().map_err(host("/dev/null"))?;
             }
             let exits = self.exit_counters(&vcpus);
+            let exit_log = self.config.stats.then(ExitLog::new).transpose();
+            let exit_log = exit_log.map_err(host("memory file"))?;
             let paused = self.config.lifecycle.start_paused;
             let threads =
-                VcpuThreads::start(&domain, vcpus, paused).map_err(host("thread for a vcpu"))?;
+                VcpuThreads::start(&domain, vcpus, paused, exit_log.as_ref())
+                    .map_err(host("thread for a vcpu"))?;
             let end = self.wait_for_end(&domain);
             drop(threads);
             for id in per_life {
@@ -165,7 +168,7 @@ impl Host {
             lock(&self.service).detach_guest();
             if self.config.stats {
                 self.say(&report::statistics(&domain));
-                self.say(&report::exits(&exits));
+                self.say(&report::exits(&exits, exit_log.as_ref()));
             }
             match self.after(end?)? {
                 Next::Exit(code) => return Ok(code),

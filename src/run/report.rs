@@ -5,7 +5,7 @@ use std::fmt::Write;
 use xenner_emu_abi::area::{AREA_SIZE, AREA_VCPU};
 
 use crate::domain::{Domain, crash};
-use crate::kvm::stats::VcpuStatistics;
+use crate::kvm::stats::{ExitLog, VcpuStatistics};
 
 /// Hypercalls by number and vcpu.
 ///
@@ -32,15 +32,19 @@ pub fn statistics(domain: &Domain) -> String {
     text
 }
 
-/// Exits by kind and vcpu, as KVM counts them.
-pub fn exits(vcpus: &[VcpuStatistics]) -> String {
+/// Exits by kind and vcpu: those that came back to this process, and what KVM counts.
+pub fn exits(vcpus: &[VcpuStatistics], log: Option<&ExitLog>) -> String {
     let mut text = String::from("exits by vcpu:\n");
     for (id, vcpu) in vcpus.iter().enumerate() {
         let counters = vcpu.read().unwrap_or_default();
         let of_interest =
             |name: &str| name == "exits" || name.ends_with("_exits") || name == "insn_emulation";
-        let _ = writeln!(text, "  vcpu {id}:");
-        for (name, count) in counters.iter().filter(|(n, count)| of_interest(n) && *count != 0) {
+        let back = log.map_or(0, |log| log.get(id as u32));
+        let _ = writeln!(text, "  vcpu {id}:\n    {:<28} {back}", "to this process");
+        for (name, count) in counters
+            .iter()
+            .filter(|(n, count)| of_interest(n) && *count != 0)
+        {
             let _ = writeln!(text, "    {name:<28} {count}");
         }
     }

@@ -18,7 +18,8 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 pub struct Exits {
     /// All exits from the guest, to the host kernel or further.
     pub all: u64,
-    /// Exits for port I/O, MMIO and signals: only these can reach the process.
+    /// Exits to the process: xenner's own count, else KVM's for port I/O, MMIO
+    /// and signals, which are the ones that can get there.
     pub process: u64,
 }
 
@@ -37,6 +38,8 @@ impl Exits {
 pub struct Counters {
     pid: u32,
     source: Source,
+    /// xenner's own count of what came back to it, which KVM has not everywhere.
+    log: Option<File>,
 }
 
 #[derive(Debug)]
@@ -57,7 +60,11 @@ impl Counters {
         } else {
             Source::Descriptors(descriptors)
         };
-        Some(Counters { pid, source })
+        Some(Counters {
+            pid,
+            source,
+            log: exit_log(pid),
+        })
     }
 
     /// Counts of all its vcpus, added up.
@@ -71,11 +78,39 @@ impl Counters {
             }),
             Source::Debugfs(debugfs) => Box::new(|name| debugfs.number(self.pid, name)),
         };
+        let kinds = ["io_exits", "mmio_exits", "signal_exits"];
+        let process = match &self.log {
+            Some(log) => logged(log),
+            None => kinds.iter().map(|kind| number(kind)).sum(),
+        };
         Exits {
             all: number("exits"),
-            process: number("io_exits") + number("mmio_exits") + number("signal_exits"),
+            process,
         }
     }
+}
+
+/// The memory file in which xenner counts.
+fn exit_log(pid: u32) -> Option<File> {
+    let dir = PathBuf::from(format!("/proc/{pid}/fd"));
+    let is_log = |file: &PathBuf| {
+        fs::read_link(file).is_ok_and(|link| link.to_string_lossy().contains("memfd:xenner-exits"))
+    };
+    let file = entries(&dir)
+        .into_iter()
+        .map(|name| dir.join(name))
+        .find(is_log)?;
+    File::open(file).ok()
+}
+
+/// The sum of its numbers, one a vcpu.
+fn logged(log: &File) -> u64 {
+    let number = |vcpu: u64| {
+        let mut bytes = [0; 8];
+        log.read_exact_at(&mut bytes, vcpu * 8).ok()?;
+        Some(u64::from_ne_bytes(bytes))
+    };
+    (0..).map_while(number).sum()
 }
 
 /// Copies of the descriptors that show vcpu statistics.
