@@ -38,13 +38,13 @@ pub fn flavour(kvm: &Kvm, forced: Forced) -> Result<Flavour, KvmError> {
 
 const CODE: u64 = 0x1000;
 const L4: u64 = 0x2000;
-const PORT_RING0: u8 = 0xa0;
-const PORT_RING3: u8 = 0xa3;
+// not ports of the in-kernel interrupt controllers
+const PORT_RING0: u8 = 0xe0;
+const PORT_RING3: u8 = 0xe3;
 
 /// The guest: ring 0 sets STAR and LSTAR, loads a GDT and an IDT with one gate, and goes to
-/// ring 3; ring 3 executes SYSCALL. LSTAR points at `mov ecx, eax; hlt-free` code that tells
-/// by an I/O port where it is: `out` works in ring 0, and in ring 3 raises #GP, whose handler
-/// says so through another port.
+/// ring 3; ring 3 executes SYSCALL. LSTAR points at an `out`, which works in ring 0, and in
+/// ring 3 raises #GP, whose handler says so through another port.
 fn syscall_reaches_ring0(kvm: &Kvm) -> Result<bool, KvmError> {
     let memory = Memory::new(64, LARGE_PAGE, 4096).map_err(|e| KvmError::Probe(e.to_string()))?;
     write_guest(&memory).map_err(|e| KvmError::Probe(e.to_string()))?;

@@ -73,9 +73,8 @@ fn op(me: &Vcpu, target: &'static Vcpu, cmd: u32, arg: u64) -> Result<i64, i64> 
         VCPUOP_REGISTER_VCPU_INFO => register_info(me, target, arg)?,
         VCPUOP_SEND_NMI => {
             target.nmi_pending.store(true, SeqCst);
-            if !own {
-                smp::interrupt(target.id.get(), VECTOR_CALL);
-            }
+            // to itself as well: the interrupt arrives behind the hypercall
+            smp::interrupt(target.id.get(), VECTOR_CALL);
         }
         VCPUOP_GET_PHYSID => return Err(EINVAL),
         _ => return Err(ENOSYS),
