@@ -89,7 +89,7 @@ pub fn now() -> u64 {
         delta >> (-i32::from(c.shift) & 63)
     };
     c.system
-        .wrapping_add((u128::from(delta) * u128::from(c.mul) >> 32) as u64)
+        .wrapping_add(((u128::from(delta) * u128::from(c.mul)) >> 32) as u64)
 }
 
 /// The time stamp at which system time reaches `ns`; 1 if that is past already.

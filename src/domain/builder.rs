@@ -454,7 +454,7 @@ impl TableWriter<'_> {
                 pte::mfn(e)
             } else {
                 let new = self.table(level - 1)?;
-                self.m.store(at, new * PAGE_SIZE | P | RW | A | D | US)?;
+                self.m.store(at, (new * PAGE_SIZE) | P | RW | A | D | US)?;
                 new
             };
         }
@@ -479,7 +479,7 @@ impl TableWriter<'_> {
             let entry = |k: u64| {
                 let page = pfn + i + k;
                 let rw = if read_only(page) { 0 } else { RW };
-                pfn_to_mfn(page) * PAGE_SIZE | P | A | US | rw
+                (pfn_to_mfn(page) * PAGE_SIZE) | P | A | US | rw
             };
             let target = l1 * PAGE_SIZE + first * 8;
             write_words(|offset, data| self.m.write(target + offset, data), n, entry)?;

@@ -110,8 +110,18 @@ fn map_machine(t: &mut Tables<'_>, map: &MachineMap, l4: u64) -> Result<(), Emul
     Ok(())
 }
 
-/// The image's segments with their rights.
-fn segments() -> Result<(u64, Vec<(u64, u64, u32, &'static [u8])>), EmulatorError> {
+/// A loadable segment of the image.
+struct ImageSegment {
+    va: u64,
+    /// Bytes in memory; what `data` does not fill is zero.
+    len: u64,
+    writable: bool,
+    executable: bool,
+    data: &'static [u8],
+}
+
+/// The image's entry point and segments.
+fn segments() -> Result<(u64, Vec<ImageSegment>), EmulatorError> {
     let file =
         ElfFile64::<LittleEndian>::parse(IMAGE).map_err(|_| EmulatorError::Image("not ELF"))?;
     let endian = LittleEndian;
@@ -128,7 +138,14 @@ fn segments() -> Result<(u64, Vec<(u64, u64, u32, &'static [u8])>), EmulatorErro
         let data = segment
             .data(endian, IMAGE)
             .map_err(|()| EmulatorError::Image("a truncated segment"))?;
-        list.push((va, len, segment.p_flags(endian).0, data));
+        let flags = segment.p_flags(endian).0;
+        list.push(ImageSegment {
+            va,
+            len,
+            writable: flags & elf::PF_W.0 != 0,
+            executable: flags & elf::PF_X.0 != 0,
+            data,
+        });
     }
     Ok((file.elf_header().e_entry(endian), list))
 }
@@ -136,25 +153,25 @@ fn segments() -> Result<(u64, Vec<(u64, u64, u32, &'static [u8])>), EmulatorErro
 /// Copies the image; returns the entry point.
 fn load_image(m: &Memory, map: &MachineMap) -> Result<u64, EmulatorError> {
     let (entry, list) = segments()?;
-    for (va, _, _, data) in list {
-        m.write(map.image + (va - IMAGE_VA), data)?;
+    for segment in list {
+        m.write(map.image + (segment.va - IMAGE_VA), segment.data)?;
     }
     Ok(entry)
 }
 
 /// Maps image, information, areas and frame table with no more rights than each needs.
 fn map_by_rights(t: &mut Tables<'_>, map: &MachineMap, l4: u64) -> Result<(), EmulatorError> {
-    for (va, len, flags, _) in segments()?.1 {
+    for segment in segments()?.1 {
         let mut bits = P | A | D;
-        if flags & elf::PF_W.0 != 0 {
+        if segment.writable {
             bits |= RW;
         }
-        if flags & elf::PF_X.0 == 0 {
+        if !segment.executable {
             bits |= NX;
         }
-        for page in 0..len.div_ceil(PAGE_SIZE) {
-            let ma = map.image + (va - IMAGE_VA) + page * PAGE_SIZE;
-            t.map(l4, va + page * PAGE_SIZE, ma | bits)?;
+        for page in 0..segment.len.div_ceil(PAGE_SIZE) {
+            let va = segment.va + page * PAGE_SIZE;
+            t.map(l4, va, (map.image + (va - IMAGE_VA)) | bits)?;
         }
     }
     for page in 0..INFO_PAGES {

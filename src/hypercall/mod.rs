@@ -189,7 +189,7 @@ fn physdev_op(call: &Call<'_>) -> Answer {
     match call.args[0] as u32 {
         PHYSDEVOP_IRQ_UNMASK_NOTIFY => Ok(0),
         PHYSDEVOP_IRQ_STATUS_QUERY | PHYSDEVOP_EOI | PHYSDEVOP_UNMAP_PIRQ => Err(EINVAL),
-        4..=33 => Err(EPERM),
+        PHYSDEVOP_SET_IOPL..=33 => Err(EPERM),
         _ => Err(ENOSYS),
     }
 }

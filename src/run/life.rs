@@ -153,9 +153,8 @@ impl Host {
             let exit_log = self.config.stats.then(ExitLog::new).transpose();
             let exit_log = exit_log.map_err(host("memory file"))?;
             let paused = self.config.lifecycle.start_paused;
-            let threads =
-                VcpuThreads::start(&domain, vcpus, paused, exit_log.as_ref())
-                    .map_err(host("thread for a vcpu"))?;
+            let threads = VcpuThreads::start(&domain, vcpus, paused, exit_log.as_ref())
+                .map_err(host("thread for a vcpu"))?;
             let end = self.wait_for_end(&domain);
             drop(threads);
             for id in per_life {

@@ -41,9 +41,8 @@ impl EndSignals {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: a new descriptor that nobody else has.
-        Ok(Self {
-            file: unsafe { File::from_raw_fd(fd) },
-        })
+        let file = unsafe { File::from_raw_fd(fd) };
+        Ok(Self { file })
     }
 
     /// The next signal that arrived.

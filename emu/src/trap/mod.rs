@@ -240,7 +240,7 @@ pub fn iret_general(me: &Vcpu, regs: &mut Regs) {
         rflags: rflags & 0x0024_4fd7 | 0x202,
         ..*regs
     };
-    debug_assert!(HYPERVISOR_IRET == 23);
+    const { assert!(HYPERVISOR_IRET == 23) };
     iret_slow(regs);
 }
 
