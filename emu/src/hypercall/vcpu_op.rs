@@ -207,6 +207,9 @@ fn initialise(target: &'static Vcpu, at: u64) -> Result<(), i64> {
         word(offset_of!(Context, ldt_base))?,
         word(offset_of!(Context, ldt_ents))?.min(8192) as u32,
     ));
+    // The context's flags carry the virtual IOPL: Linux asks for level 1 so, and by
+    // PHYSDEVOP_set_iopl only for the first vcpu.
+    target.iopl.set((regs[18] >> 12 & 3) as u8);
     target.start_regs.set(start_regs(&regs));
     target
         .kernel_mode
