@@ -45,3 +45,12 @@ pub(crate) fn flush_all_after_upper_change() {
     #[cfg(target_os = "none")]
     smp::flush_tlb(smp::Targets::All);
 }
+
+/// After writable mappings went away without a flush. Where KVM shadows the guest's tables its
+/// own follow every change at once, and no TLB is behind.
+pub(crate) fn flush_stale_mappings() {
+    #[cfg(target_os = "none")]
+    if mem::boot_info().flags & xenner_emu_abi::boot::FLAG_RING0_SLOW == 0 {
+        smp::flush_tlb(smp::Targets::All);
+    }
+}

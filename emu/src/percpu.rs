@@ -110,6 +110,8 @@ pub struct Vcpu {
     pub runstate_entry: Cell<u64>,
     /// The runstate's times by state.
     pub runstate_time: [Cell<u64>; 4],
+    /// Refused operations reported so far.
+    pub refusals: Cell<u32>,
     /// A multicall runs: another one inside it is refused.
     pub in_multicall: Cell<bool>,
     /// NMI handler runs: no other one before its iret.

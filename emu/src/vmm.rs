@@ -124,9 +124,16 @@ fn send_text(request: Request, args: fmt::Arguments<'_>) {
     call(request);
 }
 
-/// Writes a line to the VMM's log.
-pub fn log(args: fmt::Arguments<'_>) {
-    send_text(Request::Log, args);
+/// Refusals that a vcpu reports at most; a guest may try for ever.
+const MAX_REFUSALS: u32 = 64;
+
+/// Reports an MMU operation that was refused, for `-d mmu`.
+pub fn log_refusal(args: fmt::Arguments<'_>) {
+    let me = current();
+    if me.refusals.get() < MAX_REFUSALS {
+        me.refusals.set(me.refusals.get() + 1);
+        send_text(Request::Log, args);
+    }
 }
 
 /// The emulator cannot go on.

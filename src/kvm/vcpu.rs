@@ -242,7 +242,7 @@ impl Vcpu {
             Some(Request::Yield) => thread::yield_now(),
             Some(Request::Xsetbv) => self.xsetbv(),
             Some(Request::Log) => {
-                info!(target: "xenner::emu", "vcpu {}: {}", self.id, self.text());
+                info!(target: "xenner::mmu", "vcpu {}: {}", self.id, self.text());
             }
             Some(Request::Crash) => {
                 let why = CrashReason::text(self.args()[0]);

@@ -168,6 +168,7 @@ mmu_update_one:
     cmp r11, [rsp + 64 + {NR_FRAMES}]
     jae 56f
     lock sub dword ptr [rdx + r11*4], 0x100
+    mov byte ptr [rip + {writable_dropped}], 1
 56: pop rdi
     pop rdx
     shl qword ptr [rsp + 48 + {TRACE}], 8
@@ -650,6 +651,7 @@ vector_stubs:
     "#,
     start = sym crate::boot::start,
     table = sym crate::hypercall::TABLE,
+    writable_dropped = sym crate::mmu::rules::WRITABLE_DROPPED,
     upcall = sym crate::trap::upcall_after_hypercall,
     hypercall_full = sym crate::hypercall::with_regs,
     iret_slow = sym crate::trap::iret_slow,

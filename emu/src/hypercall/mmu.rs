@@ -15,6 +15,7 @@ use crate::mem::{boot_info, current, m2p_entry, read_guest, read_guest_words, wr
 use crate::mmu::update::{self, Store};
 use crate::mmu::{rules, walk};
 use crate::smp::{self, Targets};
+use crate::vmm;
 
 /// Checks the domain that an operation is for.
 ///
@@ -44,9 +45,11 @@ pub extern "C" fn mmu_update(req: u64, count: u64, done: u64, dom: u64, _: u64, 
     let mut n = 0;
     let mut result = 0;
     while n < count {
-        match read_guest_words(at).map_err(|_| EFAULT).and_then(one) {
+        let request = read_guest_words(at).map_err(|_| EFAULT);
+        match request.and_then(one) {
             Ok(()) => n += 1,
             Err(e) => {
+                report(request, e);
                 result = -e;
                 break;
             }
@@ -57,6 +60,15 @@ pub extern "C" fn mmu_update(req: u64, count: u64, done: u64, dom: u64, _: u64, 
         return -EFAULT;
     }
     result
+}
+
+#[cold]
+fn report(request: Result<[u64; 2], i64>, e: i64) {
+    if let Ok([ptr, val]) = request {
+        vmm::log_refusal(format_args!(
+            "mmu_update of {ptr:#x} to {val:#x} refused with {e}"
+        ));
+    }
 }
 
 #[inline]

@@ -17,6 +17,7 @@ use crate::mem::{
 use crate::mmu::{rules, types, walk};
 use crate::percpu::Vcpu;
 use crate::smp::{self, Targets};
+use crate::vmm;
 
 /// mmuext_op(ops, count, done, domid).
 pub extern "C" fn mmuext_op(ops: u64, count: u64, done: u64, dom: u64, _: u64, _: u64) -> i64 {
@@ -35,6 +36,7 @@ pub extern "C" fn mmuext_op(ops: u64, count: u64, done: u64, dom: u64, _: u64, _
         match op.and_then(|[cmd, a, b]| one(me, cmd as u32, a, b)) {
             Ok(()) => n += 1,
             Err(e) => {
+                report(op, e);
                 result = -e;
                 break;
             }
@@ -45,6 +47,21 @@ pub extern "C" fn mmuext_op(ops: u64, count: u64, done: u64, dom: u64, _: u64, _
         return -EFAULT;
     }
     result
+}
+
+#[cold]
+fn report(op: Result<[u64; 3], i64>, e: i64) {
+    if let Ok([cmd, arg, _]) = op {
+        let record = if rules::owned(arg) {
+            frame_record(arg).load(Relaxed)
+        } else {
+            0
+        };
+        let cmd = cmd as u32;
+        vmm::log_refusal(format_args!(
+            "mmuext_op {cmd} of {arg:#x} refused with {e}; the frame's record is {record:#x}"
+        ));
+    }
 }
 
 fn one(me: &Vcpu, cmd: u32, arg1: u64, arg2: u64) -> Result<(), i64> {
@@ -78,7 +95,8 @@ fn one(me: &Vcpu, cmd: u32, arg1: u64, arg2: u64) -> Result<(), i64> {
             Ok(())
         }
         MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL => Err(EACCES),
-        MMUEXT_SET_LDT => set_ldt(me, arg1, arg2),
+        // the number of entries is 32 bits; what is above it is whatever the guest had there
+        MMUEXT_SET_LDT => set_ldt(me, arg1, arg2 & 0xffff_ffff),
         MMUEXT_CLEAR_PAGE => {
             plain_frame(arg1)?;
             clear_frame(arg1);

@@ -1,5 +1,6 @@
 //! Which entries a table of each level may hold, and what is added to them.
 
+use core::sync::atomic::AtomicU8;
 use core::sync::atomic::Ordering::Relaxed;
 
 use xenner_emu_abi::frame::{COUNT_ONE, NOT_OWNED, TYPE_MASK};
@@ -14,6 +15,11 @@ pub const L1_FORBIDDEN: u64 = PCD | PWT | PSE | 0x7ff0_0000_0000_0000 & !AVAILAB
 const UPPER_FORBIDDEN: u64 = PSE | G | PCD | PWT | 0x7ff0_0000_0000_0000 & !AVAILABLE;
 /// Bits 52-58: the guest's own.
 const AVAILABLE: u64 = 0x07f0_0000_0000_0000;
+
+/// Not 0: a writable mapping went away, and a TLB may still know it. No frame becomes a page
+/// table before the TLBs are flushed, or the guest could go on writing to it unseen. The entry
+/// code sets it too.
+pub static WRITABLE_DROPPED: AtomicU8 = AtomicU8::new(0);
 
 /// Whether a frame is memory of the domain.
 pub fn owned(mfn: u64) -> bool {
@@ -69,6 +75,7 @@ pub fn drop_l1(entry: u64) {
         let mfn = pte::mfn(entry);
         if mfn < boot_info().nr_frames {
             frame_record(mfn).fetch_sub(COUNT_ONE, Relaxed);
+            WRITABLE_DROPPED.store(1, Relaxed);
         }
     }
 }

@@ -85,6 +85,10 @@ pub fn get(lock: &MmuLock, mfn: u64, kind: u32) -> Result<(), i64> {
     {
         return Err(EBUSY);
     }
+    if rules::WRITABLE_DROPPED.load(Relaxed) != 0 {
+        rules::WRITABLE_DROPPED.store(0, Relaxed);
+        crate::flush_stale_mappings();
+    }
     let valid = match kind {
         TYPE_L1 => validate_l1(mfn),
         TYPE_SEGDESC => crate::descriptors::validate_page(mfn),
