@@ -118,12 +118,7 @@ pub fn bench(ws: &Workspace, args: &BenchArgs) -> Result<ExitCode> {
     };
     let dir = ws.target.join("bench");
     make_dir(&dir)?;
-    let kind = report
-        .title
-        .split_whitespace()
-        .next()
-        .unwrap_or("kvm")
-        .to_owned();
+    let kind = report.title.split(',').next().unwrap_or("kvm").to_owned();
     let name = if args.icount {
         "icount".to_owned()
     } else {
