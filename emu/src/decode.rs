@@ -5,6 +5,9 @@
 
 use xenner_emu_abi::mailbox::Regs;
 
+#[cfg(test)]
+mod tests;
+
 /// Legacy and REX prefixes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Prefixes {
@@ -143,15 +146,8 @@ pub enum Privileged {
 pub fn privileged(code: &[u8]) -> Option<(Privileged, u8)> {
     let p = Prefixes::read(code);
     let at = |i: usize| code.get(p.len + i).copied();
-    let io_size = |op: u8| {
-        if op & 1 == 0 {
-            1
-        } else if p.operand16 {
-            2
-        } else {
-            4
-        }
-    };
+    // there is no I/O of 8 bytes
+    let io_size = |op: u8| p.size(op & 1 == 0).min(4);
     let (insn, len) = match at(0)? {
         0xfa => (Privileged::Cli, 1),
         0xfb => (Privileged::Sti, 1),
