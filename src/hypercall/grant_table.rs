@@ -73,7 +73,10 @@ pub(super) fn grant_table_op(call: &Call<'_>) -> Answer {
                 g.write(arg + i * 24 + 20, &GNTST_BAD_HANDLE.to_le_bytes())
             })?;
         }
-        GNTTABOP_COPY => each(count, |i| g.write(arg + i * 40 + 36, &bad_domain()))?,
+        GNTTABOP_COPY => each(count, |i| {
+            let status = copy(call, arg + i * 40)?;
+            g.write(arg + i * 40 + 36, &status.to_le_bytes())
+        })?,
         GNTTABOP_DUMP_TABLE => status(2, GNTST_PERMISSION_DENIED)?,
         GNTTABOP_GET_STATUS_FRAMES => status(6, GNTST_GENERAL_ERROR)?,
         _ => return Err(ENOSYS),
@@ -94,6 +97,50 @@ fn each(
     mut f: impl FnMut(u64) -> Result<(), crate::guest_va::Fault>,
 ) -> Result<(), i64> {
     (0..count & 0xffff_ffff).try_for_each(|i| f(i).map_err(i64::from))
+}
+
+/// One GNTTABOP_copy between the domain's own frames; grants of others there are none.
+fn copy(call: &Call<'_>, at: u64) -> Result<i16, crate::guest_va::Fault> {
+    let g = &call.guest;
+    let (len, flags) = (u64::from(g.u16(at + 32)?), g.u16(at + 34)?);
+    let mut places = [0; 2];
+    for (place, side) in places.iter_mut().zip([at, at + 16]) {
+        let (frame, dom, offset) = (g.u64(side)?, g.u16(side + 8)?, u64::from(g.u16(side + 10)?));
+        if !own(dom) {
+            return Ok(GNTST_BAD_DOMAIN);
+        }
+        if flags != 0 {
+            return Ok(GNTST_BAD_GNTREF);
+        }
+        if offset + len > PAGE_SIZE {
+            return Ok(GNTST_BAD_COPY_ARG);
+        }
+        let Some(ma) = frame
+            .checked_mul(PAGE_SIZE)
+            .filter(|ma| *ma < call.domain.map.ram_end)
+        else {
+            return Ok(GNTST_BAD_PAGE);
+        };
+        *place = ma + offset;
+    }
+    let record = call.domain.map.frame_table + places[1] / PAGE_SIZE * 4;
+    let memory = &call.domain.memory;
+    // page tables are written by their own rules alone
+    if memory
+        .load_u32(record)
+        .map_or(true, |r| xenner_emu_abi::frame::kind(r) != 0)
+    {
+        return Ok(GNTST_PERMISSION_DENIED);
+    }
+    let mut data = vec![0; len as usize];
+    let done = memory
+        .read(places[0], &mut data)
+        .and_then(|()| memory.write(places[1], &data));
+    Ok(if done.is_ok() {
+        GNTST_OKAY
+    } else {
+        GNTST_BAD_PAGE
+    })
 }
 
 /// Grows the table and tells its frames.

@@ -11,7 +11,7 @@ use xenner_emu_abi::pte::{self, P};
 use xenner_xen_abi::errno::{EBUSY, EINVAL};
 
 use super::rules;
-use crate::mem::{boot_info, entry, frame_record, next_used};
+use crate::mem::{boot_info, entry, frame_record, next_used, take_ordinary};
 
 static LOCK: AtomicBool = AtomicBool::new(false);
 
@@ -120,6 +120,10 @@ pub fn put(lock: &MmuLock, mfn: u64) {
 fn validate_l1(mfn: u64) -> Result<(), i64> {
     let mut i = next_used(mfn, 0);
     while i < 512 {
+        i = take_ordinary(mfn, i, boot_info().nr_frames);
+        if i == 512 {
+            break;
+        }
         let slot = entry(mfn, i);
         let old = slot.load(Relaxed);
         match rules::take_l1(old) {
@@ -130,7 +134,7 @@ fn validate_l1(mfn: u64) -> Result<(), i64> {
                 return Err(EINVAL);
             }
         }
-        i = next_used_quick(mfn, i + 1);
+        i = next_used(mfn, i + 1);
     }
     Ok(())
 }
