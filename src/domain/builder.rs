@@ -17,6 +17,9 @@ use crate::kvm::probe::Flavour;
 use crate::loader::KernelImage;
 use crate::memory::{HOLE_END, HOLE_START, LARGE_PAGE, Memory, MemoryError, pfn_to_mfn};
 
+#[cfg(test)]
+mod tests;
+
 /// Event channel port of the xenstore ring.
 pub const STORE_PORT: u32 = 1;
 /// Event channel port of the console ring.
@@ -52,6 +55,12 @@ pub enum BuildError {
         "-kernel: The kernel's notes ask for an initial mapping that meets the hypervisor's addresses"
     )]
     Layout,
+    /// The kernel asks for its P2M in a place that is not free.
+    #[error("-kernel: The kernel's note INIT_P2M asks for addresses that are not free: {va:#x}")]
+    InitP2m {
+        /// The note's value.
+        va: u64,
+    },
     /// Memory that should be there is not.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -119,6 +128,24 @@ fn tables_for(start: u64, end: u64) -> [u64; 3] {
 
 impl Pages {
     fn lay_out(plan: &Plan<'_>, pages: u64, initrd_len: u64) -> Result<Self, BuildError> {
+        const MIB: u64 = (1 << 20) / PAGE_SIZE;
+        let placed = Self::place(plan, pages, initrd_len)?;
+        if placed.end <= pages {
+            return Ok(placed);
+        }
+        let (have, mut need) = (pages / MIB, placed.end.div_ceil(MIB));
+        // more memory has a larger P2M, which needs more memory
+        loop {
+            let end = Self::place(plan, need * MIB, initrd_len)?.end;
+            if end <= need * MIB {
+                return Err(BuildError::TooSmall { have, need });
+            }
+            need = end.div_ceil(MIB);
+        }
+    }
+
+    /// The layout for this many pages, whether they hold it or not.
+    fn place(plan: &Plan<'_>, pages: u64, initrd_len: u64) -> Result<Self, BuildError> {
         let notes = &plan.kernel.notes;
         let base = notes.virt_base;
         let kernel_end = (plan.kernel.virt_kend() - base).div_ceil(PAGE_SIZE);
@@ -152,17 +179,12 @@ impl Pages {
         if let Some(va) = p2m_va {
             let top = va
                 .checked_add(p2m_pages * PAGE_SIZE)
-                .ok_or(BuildError::Layout)?;
+                .filter(|top| *top <= base && !crosses_hole(va, *top - 1))
+                .ok_or(BuildError::InitP2m { va })?;
             p2m = end;
             p2m_tables = p2m + p2m_pages;
             p2m_table_pages = tables_for(va, top).iter().sum();
             end = p2m_tables + p2m_table_pages;
-        }
-        if end > pages {
-            return Err(BuildError::TooSmall {
-                have: pages >> 8,
-                need: end.div_ceil(256) + 1,
-            });
         }
         Ok(Self {
             base,
@@ -190,9 +212,10 @@ impl Pages {
     fn main_tables(base: u64, before: u64) -> Result<(u64, u64), BuildError> {
         let mut count = 4;
         loop {
-            let bytes = (before + count + 1) * PAGE_SIZE + SLACK;
-            let top = base
-                .checked_add(bytes)
+            let top = (before + count + 1)
+                .checked_mul(PAGE_SIZE)
+                .and_then(|bytes| bytes.checked_add(SLACK))
+                .and_then(|bytes| base.checked_add(bytes))
                 .and_then(|t| t.checked_next_multiple_of(MAPPING_UNIT).or(Some(0)))
                 .ok_or(BuildError::Layout)?;
             // a mapping may end with the address space
@@ -603,37 +626,3 @@ fn seed_grants(m: &Memory, map: &MachineMap, p: &Pages) -> Result<(), MemoryErro
 }
 
 const _: () = assert!(LARGE_PAGE == 1 << 21);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn table_counts() {
-        assert_eq!(tables_for(0, 1 << 21), [1, 1, 1]);
-        assert_eq!(
-            tables_for(0x8000000000, 0x8000000000 + (3 << 21)),
-            [3, 1, 1]
-        );
-        let (count, mapped) = Pages::main_tables(0xffff_ffff_8000_0000, 0x5000).unwrap();
-        assert_eq!(mapped % 1024, 0);
-        assert_eq!(count, 3 + mapped / 512);
-        assert!(Pages::main_tables(0xffff_8000_0000_0000, 16).is_err());
-    }
-
-    #[test]
-    fn hypercall_stubs_are_xens() {
-        let page = hypercall_page(Flavour { pvm: false });
-        assert_eq!(page.len(), 4096);
-        assert_eq!(
-            &page[32..45],
-            [
-                0x51, 0x41, 0x53, 0xb8, 1, 0, 0, 0, 0x0f, 5, 0x41, 0x5b, 0x59
-            ]
-        );
-        assert_eq!(
-            &page[23 * 32..23 * 32 + 11],
-            [0x51, 0x41, 0x53, 0x50, 0xb8, 23, 0, 0, 0, 0x0f, 5]
-        );
-    }
-}
