@@ -25,6 +25,9 @@ use crate::domain::layout::MachineMap;
 use crate::kvm::vm::Vm;
 use crate::memory::Memory;
 
+#[cfg(test)]
+mod tests;
+
 /// Offsets in shared_info.
 const PENDING: u64 = 2048;
 const MASK: u64 = 2560;
@@ -297,7 +300,7 @@ impl EventChannels {
     /// EVTCHNOP_alloc_unbound.
     ///
     /// # Errors
-    /// ESRCH, ENOSPC.
+    /// EPERM for another domain, ESRCH for a remote domain that is not there, ENOSPC.
     pub fn alloc_unbound(&self, dom: u16, remote: u16) -> Result<u32, XenErrno> {
         if !own(dom) {
             return Err(EPERM);
@@ -363,7 +366,10 @@ impl EventChannels {
         }
         self.check_vcpu(vcpu)?;
         let mut inner = self.lock();
-        let bound = |p: &Port| matches!(p.binding, Binding::Virq(v) if v == virq) && p.vcpu == vcpu;
+        // one port a vcpu; of a global VIRQ one port, whichever vcpu it was moved to
+        let bound = |p: &Port| {
+            matches!(p.binding, Binding::Virq(v) if v == virq) && (!per_vcpu || p.vcpu == vcpu)
+        };
         if inner.ports.iter().any(bound) {
             return Err(EEXIST);
         }
@@ -417,6 +423,8 @@ impl EventChannels {
         match &old.binding {
             Binding::Closed => return Err(EINVAL),
             Binding::Backend { event } => self.unwatch(port, event),
+            // the only one that may have moved since vcpu 0 bound it
+            Binding::Virq(VIRQ_ARGO) => self.publish_virq(VIRQ_ARGO, 0, 0),
             Binding::Virq(virq) => self.publish_virq(*virq, old.vcpu, 0),
             Binding::Loop { peer } => {
                 let vcpu = inner.ports[*peer as usize].vcpu;
@@ -437,7 +445,7 @@ impl EventChannels {
     /// EVTCHNOP_reset: closes every port.
     ///
     /// # Errors
-    /// ESRCH for another domain.
+    /// EPERM for another domain.
     pub fn reset(&self, dom: u16) -> Result<(), XenErrno> {
         if !own(dom) {
             return Err(EPERM);

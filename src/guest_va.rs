@@ -10,6 +10,9 @@ use xenner_xen_abi::errno::EFAULT;
 use crate::domain::layout::MachineMap;
 use crate::memory::Memory;
 
+#[cfg(test)]
+mod tests;
+
 /// A pointer of the guest that cannot be followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault;
@@ -39,7 +42,7 @@ impl<'a> GuestVa<'a> {
     /// # Errors
     /// It is not mapped (or not writable, for a write), or it is the hypervisor's.
     pub fn translate(&self, va: u64, write: bool) -> Result<u64, Fault> {
-        if in_hole(va) {
+        if in_hole(va) || !canonical(va) {
             return Err(Fault);
         }
         let mut table = self.cr3 & pte::ADDR;
@@ -49,7 +52,7 @@ impl<'a> GuestVa<'a> {
             }
             let at = table + pte::index(va, level) as u64 * 8;
             let e = self.memory.load(at).map_err(|_| Fault)?;
-            if e & P == 0 || write && level == 1 && e & RW == 0 || level > 1 && e & PSE != 0 {
+            if e & P == 0 || write && e & RW == 0 || level > 1 && e & PSE != 0 {
                 return Err(Fault);
             }
             table = e & pte::ADDR;
@@ -137,4 +140,9 @@ impl<'a> GuestVa<'a> {
     pub fn u64(&self, va: u64) -> Result<u64, Fault> {
         self.bytes(va).map(u64::from_le_bytes)
     }
+}
+
+/// Whether bits 47 to 63 of an address are the same.
+const fn canonical(va: u64) -> bool {
+    ((va << 16) as i64 >> 16) as u64 == va
 }

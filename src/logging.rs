@@ -11,6 +11,9 @@ use thiserror::Error;
 
 use crate::config::{LOG_ITEMS, LogConfig};
 
+#[cfg(test)]
+mod tests;
+
 /// The log cannot be opened.
 #[derive(Debug, Error)]
 pub enum LogError {
@@ -30,6 +33,12 @@ pub enum LogError {
 /// # Errors
 /// The file cannot be made.
 pub fn start(config: &LogConfig, name: &str) -> Result<(), LogError> {
+    // the only other caller would be a second domain in this process
+    let _ = builder(config, name)?.try_init();
+    Ok(())
+}
+
+fn builder(config: &LogConfig, name: &str) -> Result<Builder, LogError> {
     let mut builder = Builder::new();
     builder.filter_level(LevelFilter::Warn);
     for item in LOG_ITEMS.iter().filter(|i| config.items.contains(i.flag)) {
@@ -68,7 +77,5 @@ pub fn start(config: &LogConfig, name: &str) -> Result<(), LogError> {
             record.args()
         )
     });
-    // the only other caller would be a second domain in this process
-    let _ = builder.try_init();
-    Ok(())
+    Ok(builder)
 }

@@ -14,6 +14,9 @@ use xenner_xen_abi::arch_x86_64::{
 
 use super::probe::Flavour;
 
+#[cfg(test)]
+mod tests;
+
 /// Both tables, and what of the CPU the emulator may use.
 #[derive(Debug)]
 pub struct Tables {
@@ -321,45 +324,5 @@ fn guest_row(e: &kvm_cpuid_entry2) -> CpuidEntry {
         },
         edx: e.edx,
         pad: 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn supported() -> CpuId {
-        let rows: Vec<_> = [0, 1, 7, 0xd, 0x8000_0000, 0x8000_0001, 0x8000_0008]
-            .into_iter()
-            .map(|leaf| host(leaf, 0))
-            .collect();
-        CpuId::from_entries(&rows).unwrap()
-    }
-
-    #[test]
-    fn what_breaks_pv_guests_is_hidden() {
-        let t = tables(
-            &supported(),
-            Flavour { pvm: false },
-            XenFacts {
-                version: 0x4_0011,
-                tsc_khz: 1,
-            },
-        );
-        let leaf = |n| *t.guest.iter().find(|e| e.leaf == n).unwrap();
-        assert_eq!(
-            leaf(1).edx & bits(&[3, 12, 13, 17]),
-            0,
-            "PSE MTRR PGE PSE36"
-        );
-        assert_eq!(leaf(1).ecx & X2APIC, 0);
-        assert_eq!(leaf(1).ecx & HYPERVISOR, HYPERVISOR);
-        assert_eq!(leaf(7).ebx & bits(&[7, 10, 20]), 0, "SMEP INVPCID SMAP");
-        assert_eq!(leaf(0x8000_0001).edx & bits(&[3, 13, 17, 26]), 0);
-        assert_eq!(leaf(0x4000_0000).ebx, XEN_CPUID_SIGNATURE_EBX);
-        assert!(leaf(0x4000_0005).ebx <= 44);
-        assert!(t.guest.len() <= boot::CPUID_ROWS);
-        let kvm1 = t.kvm.iter().find(|e| e.function == 1).unwrap();
-        assert_eq!(kvm1.ecx & X2APIC, X2APIC);
     }
 }

@@ -2,12 +2,18 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use log::warn;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use xenner_console::rundir;
+
+#[cfg(test)]
+mod tests;
 
 /// The pid file, removed at the end.
 #[derive(Debug)]
@@ -23,14 +29,16 @@ impl PidFile {
     /// # Errors
     /// The file cannot be written, or a live process holds it.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .open(path)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| io::Error::new(io::ErrorKind::AddrInUse, "a running process holds it"))?;
+        let mut file = loop {
+            let file = open_lock(path, 0o644)?;
+            if !lock(&file)? {
+                return Err(in_use("a running process holds it"));
+            }
+            if is_at(&file, path) {
+                break file;
+            }
+            // its owner ended and removed it in between
+        };
         file.set_len(0)?;
         writeln!(file, "{}", std::process::id())?;
         Ok(Self {
@@ -61,6 +69,10 @@ pub struct RunDir {
 const LOCK: &str = "lock";
 /// Name of the xenstore socket in a run directory.
 const XENSTORE: &str = "xenstored.sock";
+/// How often a run directory that another process holds is tried.
+const ATTEMPTS: u32 = 20;
+/// The time between two tries.
+const PAUSE: Duration = Duration::from_millis(2);
 
 impl RunDir {
     /// Makes the run directory of the domain `name`. One that a dead process left is taken over.
@@ -68,7 +80,10 @@ impl RunDir {
     /// # Errors
     /// It cannot be made, or a live process has it.
     pub fn create(name: &str) -> io::Result<Self> {
-        let path = rundir::run_dir(name);
+        Self::create_at(rundir::run_dir(name))
+    }
+
+    fn create_at(path: PathBuf) -> io::Result<Self> {
         if let Some(parent) = path.parent() {
             DirBuilder::new()
                 .recursive(true)
@@ -76,20 +91,14 @@ impl RunDir {
                 .create(parent)?;
             sweep(parent);
         }
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-            _ => {}
+        // who sweeps holds a lock for a moment, who runs a domain for good
+        for _ in 0..ATTEMPTS {
+            if let Some(lock) = take(&path)? {
+                return Ok(Self { path, _lock: lock });
+            }
+            thread::sleep(PAUSE);
         }
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path.join(LOCK))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-            io::Error::new(io::ErrorKind::AddrInUse, "a running domain has this name")
-        })?;
-        Ok(Self { path, _lock: lock })
+        Err(in_use("a running domain has this name"))
     }
 
     /// Where the xenstore socket goes.
@@ -134,10 +143,53 @@ fn sweep(parent: &Path) {
     };
     for entry in entries.flatten() {
         let path = entry.path();
-        if let Ok(lock) = OpenOptions::new().write(true).open(path.join(LOCK))
-            && flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+        let file = path.join(LOCK);
+        if let Ok(held) = OpenOptions::new().write(true).open(&file)
+            && lock(&held).unwrap_or(false)
+            && is_at(&held, &file)
         {
             remove(&path);
         }
     }
+}
+
+/// Makes a run directory, or takes one over; None while another process has it or removes it.
+fn take(path: &Path) -> io::Result<Option<fs::File>> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    let file = path.join(LOCK);
+    let held = match open_lock(&file, 0o600) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    Ok((lock(&held)? && is_at(&held, &file)).then_some(held))
+}
+
+fn open_lock(path: &Path, mode: u32) -> io::Result<fs::File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    options.mode(mode).open(path)
+}
+
+/// Locks a file; false if a process has it locked.
+fn lock(file: &fs::File) -> io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether a name still stands for this file: a lock on one that was removed keeps nobody out.
+fn is_at(file: &fs::File, path: &Path) -> bool {
+    let Ok(ours) = file.metadata() else {
+        return false;
+    };
+    fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()))
+}
+
+fn in_use(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::AddrInUse, why)
 }
