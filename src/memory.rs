@@ -164,6 +164,23 @@ impl Memory {
             .map_err(|_| MemoryError::Access { address, len: 4 })
     }
 
+    /// Replaces the 4 bytes at a 4-aligned address if they are `old`; false if they are not.
+    ///
+    /// # Errors
+    /// The address is not memory.
+    pub fn replace_u32(&self, address: u64, old: u32, new: u32) -> Result<bool, MemoryError> {
+        let shift = (address & 4) * 8;
+        let word = self.atomic(address & !7)?;
+        let field = 0xffff_ffffu64 << shift;
+        let swap = |whole: u64| {
+            (whole & field == u64::from(old) << shift)
+                .then_some(whole & !field | u64::from(new) << shift)
+        };
+        Ok(word
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, swap)
+            .is_ok())
+    }
+
     /// Writes a byte, at once.
     ///
     /// # Errors
@@ -262,5 +279,9 @@ mod tests {
         assert_eq!(m.fetch_or(8, 5).unwrap(), 0);
         assert_eq!(m.load(8).unwrap(), 5);
         assert!(m.load(1 << 40).is_err());
+        assert!(m.replace_u32(8, 5, 7).unwrap());
+        assert!(!m.replace_u32(8, 5, 9).unwrap());
+        assert!(m.replace_u32(12, 0, 1).unwrap());
+        assert_eq!(m.load(8).unwrap(), 1 << 32 | 7);
     }
 }

@@ -14,7 +14,7 @@ use xenner_xen_abi::xen::{SIF_MOD_START_PFN, SIF_VIRT_P2M_4TOOLS};
 
 use super::layout::MachineMap;
 use crate::kvm::probe::Flavour;
-use crate::loader::KernelImage;
+use crate::loader::{KernelImage, WordSize};
 use crate::memory::{HOLE_END, HOLE_START, LARGE_PAGE, Memory, MemoryError, pfn_to_mfn};
 
 #[cfg(test)]
@@ -50,6 +50,9 @@ pub enum BuildError {
         /// MiB wanted.
         need: u64,
     },
+    /// The kernel is for 32-bit domains.
+    #[error("-kernel: This is a 32-bit PV kernel; this version runs 64-bit PV kernels only")]
+    WordSize,
     /// The kernel asks for an address space that cannot be.
     #[error(
         "-kernel: The kernel's notes ask for an initial mapping that meets the hypervisor's addresses"
@@ -92,7 +95,7 @@ pub struct Plan<'a> {
     pub initrd: Option<&'a Path>,
     /// The kernel's command line.
     pub command_line: &'a str,
-    /// Virtual address of the M2P, for documentation in logs.
+    /// How KVM behaves: which hypercall stubs the guest gets.
     pub flavour: Flavour,
 }
 
@@ -258,6 +261,9 @@ pub fn build(
     plan: &Plan<'_>,
     hole_l4: &[u64; 16],
 ) -> Result<Built, BuildError> {
+    if plan.kernel.word != WordSize::Bits64 {
+        return Err(BuildError::WordSize);
+    }
     let initrd = plan.initrd.map(Initrd::open).transpose()?;
     let pages = Pages::lay_out(plan, map.pages, initrd.as_ref().map_or(0, |i| i.len))?;
     copy_kernel(m, plan)?;

@@ -3,12 +3,16 @@
 
 use std::sync::PoisonError;
 
+use xenner_emu_abi::frame;
 use xenner_emu_abi::layout::{DOMID, GRANT_FRAMES, PAGE_SIZE};
 use xenner_xen_abi::errno::*;
 use xenner_xen_abi::grant_table::*;
 use xenner_xen_abi::xen::DOMID_SELF;
 
 use super::{Answer, Call};
+
+/// Operations of one call; guests batch far fewer, and a vcpu is not to be held for long.
+const MAX_BATCH: u64 = 4096;
 
 /// What is set up of the grant table.
 #[derive(Debug)]
@@ -96,7 +100,10 @@ fn each(
     count: u64,
     mut f: impl FnMut(u64) -> Result<(), crate::guest_va::Fault>,
 ) -> Result<(), i64> {
-    (0..count & 0xffff_ffff).try_for_each(|i| f(i).map_err(i64::from))
+    if count > MAX_BATCH {
+        return Err(E2BIG);
+    }
+    (0..count).try_for_each(|i| f(i).map_err(i64::from))
 }
 
 /// One GNTTABOP_copy between the domain's own frames; grants of others there are none.
@@ -126,10 +133,8 @@ fn copy(call: &Call<'_>, at: u64) -> Result<i16, crate::guest_va::Fault> {
     let record = call.domain.map.frame_table + places[1] / PAGE_SIZE * 4;
     let memory = &call.domain.memory;
     // page tables are written by their own rules alone
-    if memory
-        .load_u32(record)
-        .map_or(true, |r| xenner_emu_abi::frame::kind(r) != 0)
-    {
+    let refused = frame::TYPE_MASK | frame::NOT_OWNED;
+    if memory.load_u32(record).map_or(true, |r| r & refused != 0) {
         return Ok(GNTST_PERMISSION_DENIED);
     }
     let mut data = vec![0; len as usize];

@@ -14,7 +14,7 @@ use crate::memory::{HOLE_END, HOLE_START, pfn_to_mfn};
 /// Type of RAM in a memory map (`E820_RAM`).
 const E820_RAM: u32 = 1;
 /// Extents done in one call before a look at the clock would be due; guests ask for fewer.
-const MAX_EXTENTS: u64 = 1 << 20;
+const MAX_EXTENTS: u64 = 1 << 16;
 
 pub(super) fn memory_op(call: &Call<'_>) -> Answer {
     let [cmd, arg, ..] = call.args;
@@ -87,6 +87,11 @@ fn memory_map(call: &Call<'_>, arg: u64) -> Answer {
     Ok(0)
 }
 
+/// Whether the domain is over: long lists are not worked through then.
+fn over(call: &Call<'_>) -> bool {
+    call.domain.end.is_over()
+}
+
 struct Reservation {
     list: u64,
     count: u64,
@@ -123,11 +128,10 @@ fn decrease(call: &Call<'_>, arg: u64) -> Answer {
             return Ok(i as i64);
         };
         let record = map.frame_table + mfn * 4;
-        let present = m.load_u32(record).map_err(|_| EINVAL)?;
-        if present != 0 {
+        // in one step: another vcpu may be about to map or pin the frame
+        if over(call) || !m.replace_u32(record, 0, NOT_OWNED).map_err(|_| EINVAL)? {
             return Ok(i as i64);
         }
-        m.store_u32(record, NOT_OWNED).map_err(|_| EINVAL)?;
         m.store(map.m2p + mfn * 8, u64::MAX).map_err(|_| EINVAL)?;
         m.discard(ma, PAGE_SIZE).map_err(|_| EINVAL)?;
         *pages(call) -= 1;
@@ -143,7 +147,7 @@ fn populate(call: &Call<'_>, arg: u64) -> Answer {
     let (m, map) = (&call.domain.memory, &call.domain.map);
     for i in 0..r.count {
         let pfn = call.guest.u64(r.list + i * 8)?;
-        if pfn >= map.pages {
+        if pfn >= map.pages || over(call) {
             return Ok(i as i64);
         }
         let Some(mfn) = absent_frame(call, pfn)? else {

@@ -327,14 +327,18 @@ impl Host {
     }
 
     /// The first time the guest is asked to power off; the second time the domain ends at once,
-    /// as it does while its vcpus are stopped.
+    /// as it does while its vcpus are stopped, and where nobody listens in the guest.
     fn ask_to_end(&mut self, domain: &Domain) {
-        if self.asked || self.config.lifecycle.start_paused {
+        let control = format!("/local/domain/{DOMID}/control");
+        let listens = self
+            .store
+            .try_read(&format!("{control}/feature-poweroff"))
+            .is_ok_and(|v| v.as_deref() == Some("1"));
+        if self.asked || self.config.lifecycle.start_paused || !listens {
             return domain.end.quit();
         }
         self.asked = true;
-        let key = format!("/local/domain/{DOMID}/control/shutdown");
-        match self.store.write(&key, "poweroff") {
+        match self.store.write(&format!("{control}/shutdown"), "poweroff") {
             Ok(()) => self.say("Asked the guest to power off; once more ends it at once.\n"),
             Err(e) => {
                 warn!("the guest cannot be asked to power off: {e}");

@@ -36,7 +36,7 @@ use crate::xenstore::{StoreError, StoreHandle, XenstoreService};
 pub enum RunError {
     /// The kernel cannot be loaded.
     #[error("-kernel: {0}")]
-    Kernel(#[from] LoaderError),
+    Kernel(LoaderError),
     /// KVM refuses.
     #[error(transparent)]
     Kvm(#[from] KvmError),
@@ -75,9 +75,21 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    /// `hvlog` names a character device that is not the console's.
+    #[error(
+        "-xenner hvlog={0}: Only the console's own character device can be named; use hvlog=file:PATH for a place of its own"
+    )]
+    HvLog(String),
     /// The event loop broke.
     #[error("The event loop failed: {0}")]
     Loop(String),
+}
+
+impl From<LoaderError> for RunError {
+    /// Not as a source: the loader's message names its causes itself.
+    fn from(e: LoaderError) -> Self {
+        Self::Kernel(e)
+    }
 }
 
 /// Says what the host does not give.
@@ -120,6 +132,11 @@ fn serve(
     if let Some(title) = &config.process_name {
         // the kernel cuts long names; a name that holds a NUL cannot come from a command line
         let _ = std::ffi::CString::new(title.as_str()).map(|t| rustix::thread::set_name(&t));
+    }
+    if let HvLog::Chardev(id) = &config.hvlog
+        && config.consoles.first().is_none_or(|c| c.chardev != *id)
+    {
+        return Err(RunError::HvLog(id.clone()));
     }
     // what may fail by the user's doing comes before anything that is seen from outside
     let opened = life::open_machine(&config)?;
