@@ -44,7 +44,7 @@ pub(super) fn grant_table_op(call: &Call<'_>) -> Answer {
         return Err(EINVAL);
     }
     let g = &call.guest;
-    let status = |offset: u64, s: i16| g.write(arg + offset, &s.to_le_bytes());
+    let status = |offset: u64, s: i16| g.write(arg.wrapping_add(offset), &s.to_le_bytes());
     match cmd {
         GNTTABOP_SETUP_TABLE => setup_table(call, arg)?,
         GNTTABOP_QUERY_SIZE => {
@@ -53,8 +53,8 @@ pub(super) fn grant_table_op(call: &Call<'_>) -> Answer {
             } else {
                 let frames = call.domain.hypercalls.grants.lock();
                 let frames = frames.unwrap_or_else(PoisonError::into_inner).frames as u32;
-                g.write(arg + 4, &frames.to_le_bytes())?;
-                g.write(arg + 8, &(GRANT_FRAMES as u32).to_le_bytes())?;
+                g.write(arg.wrapping_add(4), &frames.to_le_bytes())?;
+                g.write(arg.wrapping_add(8), &(GRANT_FRAMES as u32).to_le_bytes())?;
                 status(12, GNTST_OKAY)?;
             }
         }
@@ -66,20 +66,26 @@ pub(super) fn grant_table_op(call: &Call<'_>) -> Answer {
         },
         GNTTABOP_GET_VERSION => {
             if own(g.u16(arg)?) {
-                g.write(arg + 4, &1u32.to_le_bytes())?;
+                g.write(arg.wrapping_add(4), &1u32.to_le_bytes())?;
             } else {
                 return Err(ESRCH);
             }
         }
-        GNTTABOP_MAP_GRANT_REF => each(count, |i| g.write(arg + i * 32 + 18, &bad_domain()))?,
+        GNTTABOP_MAP_GRANT_REF => each(count, |i| {
+            g.write(arg.wrapping_add(i * 32 + 18), &bad_domain())
+        })?,
         GNTTABOP_UNMAP_GRANT_REF => {
             each(count, |i| {
-                g.write(arg + i * 24 + 20, &GNTST_BAD_HANDLE.to_le_bytes())
+                g.write(
+                    arg.wrapping_add(i * 24 + 20),
+                    &GNTST_BAD_HANDLE.to_le_bytes(),
+                )
             })?;
         }
         GNTTABOP_COPY => each(count, |i| {
-            let status = copy(call, arg + i * 40)?;
-            g.write(arg + i * 40 + 36, &status.to_le_bytes())
+            let at = arg.wrapping_add(i * 40);
+            let status = copy(call, at)?;
+            g.write(at.wrapping_add(36), &status.to_le_bytes())
         })?,
         GNTTABOP_DUMP_TABLE => status(2, GNTST_PERMISSION_DENIED)?,
         GNTTABOP_GET_STATUS_FRAMES => status(6, GNTST_GENERAL_ERROR)?,
@@ -109,10 +115,17 @@ fn each(
 /// One GNTTABOP_copy between the domain's own frames; grants of others there are none.
 fn copy(call: &Call<'_>, at: u64) -> Result<i16, crate::guest_va::Fault> {
     let g = &call.guest;
-    let (len, flags) = (u64::from(g.u16(at + 32)?), g.u16(at + 34)?);
+    let (len, flags) = (
+        u64::from(g.u16(at.wrapping_add(32))?),
+        g.u16(at.wrapping_add(34))?,
+    );
     let mut places = [0; 2];
-    for (place, side) in places.iter_mut().zip([at, at + 16]) {
-        let (frame, dom, offset) = (g.u64(side)?, g.u16(side + 8)?, u64::from(g.u16(side + 10)?));
+    for (place, side) in places.iter_mut().zip([at, at.wrapping_add(16)]) {
+        let (frame, dom, offset) = (
+            g.u64(side)?,
+            g.u16(side.wrapping_add(8))?,
+            u64::from(g.u16(side.wrapping_add(10))?),
+        );
         if !own(dom) {
             return Ok(GNTST_BAD_DOMAIN);
         }
@@ -151,8 +164,8 @@ fn copy(call: &Call<'_>, at: u64) -> Result<i16, crate::guest_va::Fault> {
 /// Grows the table and tells its frames.
 fn setup_table(call: &Call<'_>, arg: u64) -> Result<(), i64> {
     let g = &call.guest;
-    let wanted = u64::from(g.u32(arg + 4)?);
-    let list = g.u64(arg + 16)?;
+    let wanted = u64::from(g.u32(arg.wrapping_add(4))?);
+    let list = g.u64(arg.wrapping_add(16))?;
     let status = if !own(g.u16(arg)?) {
         GNTST_BAD_DOMAIN
     } else if wanted > GRANT_FRAMES {
@@ -167,10 +180,10 @@ fn setup_table(call: &Call<'_>, arg: u64) -> Result<(), i64> {
         table.frames = table.frames.max(wanted);
         for i in 0..wanted {
             let mfn = call.domain.map.grant_frames / PAGE_SIZE + i;
-            g.write(list + i * 8, &mfn.to_le_bytes())?;
+            g.write(list.wrapping_add(i * 8), &mfn.to_le_bytes())?;
         }
         GNTST_OKAY
     };
-    g.write(arg + 8, &status.to_le_bytes())?;
+    g.write(arg.wrapping_add(8), &status.to_le_bytes())?;
     Ok(())
 }

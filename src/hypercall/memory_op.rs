@@ -76,7 +76,7 @@ fn pages<'a>(call: &Call<'a>) -> std::sync::MutexGuard<'a, u64> {
 /// One range of RAM from 0 on: a PV guest's memory has no holes.
 fn memory_map(call: &Call<'_>, arg: u64) -> Answer {
     let wanted = call.guest.u32(arg)?;
-    let buffer = call.guest.u64(arg + 8)?;
+    let buffer = call.guest.u64(arg.wrapping_add(8))?;
     if wanted >= 1 {
         let mut entry = [0u8; 20];
         entry[8..16].copy_from_slice(&(call.domain.map.pages * PAGE_SIZE).to_le_bytes());
@@ -102,11 +102,11 @@ fn reservation(call: &Call<'_>, arg: u64) -> Result<Option<Reservation>, i64> {
     let g = &call.guest;
     let r = Reservation {
         list: g.u64(arg)?,
-        count: g.u64(arg + 8)?,
+        count: g.u64(arg.wrapping_add(8))?,
     };
-    own(g.u16(arg + 24)?)?;
+    own(g.u16(arg.wrapping_add(24))?)?;
     // larger extents mean contiguous machine memory, which only drivers of hardware want
-    Ok((g.u32(arg + 16)? == 0 && r.count <= MAX_EXTENTS).then_some(r))
+    Ok((g.u32(arg.wrapping_add(16))? == 0 && r.count <= MAX_EXTENTS).then_some(r))
 }
 
 /// The machine address of a frame of the domain's RAM.
@@ -122,8 +122,10 @@ fn decrease(call: &Call<'_>, arg: u64) -> Answer {
         return Ok(0);
     };
     let (m, map) = (&call.domain.memory, &call.domain.map);
+    // one vcpu at a time gives or takes
+    let mut pages = pages(call);
     for i in 0..r.count {
-        let mfn = call.guest.u64(r.list + i * 8)?;
+        let mfn = call.guest.u64(r.list.wrapping_add(i * 8))?;
         let Some(ma) = ram(call, mfn) else {
             return Ok(i as i64);
         };
@@ -134,7 +136,7 @@ fn decrease(call: &Call<'_>, arg: u64) -> Answer {
         }
         m.store(map.m2p + mfn * 8, u64::MAX).map_err(|_| EINVAL)?;
         m.discard(ma, PAGE_SIZE).map_err(|_| EINVAL)?;
-        *pages(call) -= 1;
+        *pages = pages.saturating_sub(1);
     }
     Ok(r.count as i64)
 }
@@ -145,25 +147,29 @@ fn populate(call: &Call<'_>, arg: u64) -> Answer {
         return Ok(0);
     };
     let (m, map) = (&call.domain.memory, &call.domain.map);
+    let mut pages = pages(call);
+    let mut lowest = 0;
     for i in 0..r.count {
-        let pfn = call.guest.u64(r.list + i * 8)?;
+        let pfn = call.guest.u64(r.list.wrapping_add(i * 8))?;
         if pfn >= map.pages || over(call) {
             return Ok(i as i64);
         }
-        let Some(mfn) = absent_frame(call, pfn)? else {
+        let Some(mfn) = absent_frame(call, pfn, &mut lowest)? else {
             return Ok(i as i64);
         };
         m.store_u32(map.frame_table + mfn * 4, 0)
             .map_err(|_| EINVAL)?;
         m.store(map.m2p + mfn * 8, pfn).map_err(|_| EINVAL)?;
-        call.guest.write(r.list + i * 8, &mfn.to_le_bytes())?;
-        *pages(call) += 1;
+        *pages += 1;
+        call.guest
+            .write(r.list.wrapping_add(i * 8), &mfn.to_le_bytes())?;
     }
     Ok(r.count as i64)
 }
 
-/// A frame that was given back: the page's own one if that is out, else the lowest one.
-fn absent_frame(call: &Call<'_>, pfn: u64) -> Result<Option<u64>, i64> {
+/// A frame that was given back: the page's own one if that is out, else the lowest one. No page
+/// below `lowest` is out; it moves up, so that a call looks at each page once.
+fn absent_frame(call: &Call<'_>, pfn: u64, lowest: &mut u64) -> Result<Option<u64>, i64> {
     let (m, map) = (&call.domain.memory, &call.domain.map);
     let out = |mfn: u64| -> Result<bool, i64> {
         Ok(m.load_u32(map.frame_table + mfn * 4).map_err(|_| EINVAL)? & NOT_OWNED != 0)
@@ -172,10 +178,12 @@ fn absent_frame(call: &Call<'_>, pfn: u64) -> Result<Option<u64>, i64> {
     if out(own)? {
         return Ok(Some(own));
     }
-    for p in 0..map.pages {
-        if out(pfn_to_mfn(p))? {
-            return Ok(Some(pfn_to_mfn(p)));
+    while *lowest < map.pages {
+        let mfn = pfn_to_mfn(*lowest);
+        if out(mfn)? {
+            return Ok(Some(mfn));
         }
+        *lowest += 1;
     }
     Ok(None)
 }

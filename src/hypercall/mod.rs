@@ -156,7 +156,7 @@ fn sched_op(call: &Call<'_>) -> Answer {
         }
         SCHEDOP_REMOTE_SHUTDOWN => Err(ESRCH),
         SCHEDOP_WATCHDOG => {
-            let [id, timeout] = [call.guest.u32(arg)?, call.guest.u32(arg + 4)?];
+            let [id, timeout] = [call.guest.u32(arg)?, call.guest.u32(arg.wrapping_add(4))?];
             call.domain.watchdog(id, timeout)
         }
         SCHEDOP_PIN_OVERRIDE => Err(EPERM),

@@ -39,7 +39,8 @@ pub(super) fn xen_version(call: &Call<'_>) -> Answer {
             if call.guest.u32(arg)? != 0 {
                 return Err(EINVAL);
             }
-            call.guest.write(arg + 4, &FEATURES.to_le_bytes())?;
+            call.guest
+                .write(arg.wrapping_add(4), &FEATURES.to_le_bytes())?;
             return Ok(0);
         }
         XENVER_PAGESIZE => return if arg == 0 { Ok(4096) } else { Err(EINVAL) },

@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use xenner_emu_abi::frame::TYPE_L4;
 use xenner_emu_abi::mailbox::{Regs, VECTOR_CALL};
+use xenner_emu_abi::pte::{P, RW};
 use xenner_xen_abi::arch_x86_64::VcpuGuestContext as Context;
 use xenner_xen_abi::callback::{CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_SYSCALL};
 use xenner_xen_abi::errno::{EEXIST, EFAULT, EINVAL, ENOENT, ENOSYS};
@@ -15,7 +16,7 @@ use xenner_xen_abi::xen::{HYPERVISOR_SCHED_OP, HYPERVISOR_VCPU_OP, XEN_LEGACY_MA
 use super::{misc, mmuext, sched};
 use crate::arch::{cpu, descriptors};
 use crate::mem::{Fault, boot_info, current, read_guest, read_guest_words, vcpu, write_guest};
-use crate::mmu::types;
+use crate::mmu::{rules, types};
 use crate::percpu::{Handler, MASK_EVENTS, STATE_DOWN, STATE_NEW, STATE_STARTING, STATE_UP, Vcpu};
 use crate::trap::{msr, privileged};
 use crate::{event, smp, time, vmm};
@@ -113,11 +114,17 @@ fn register_info(me: &Vcpu, target: &Vcpu, arg: u64) -> Result<(), i64> {
     let [mfn, rest] = fault(read_guest_words(arg))?;
     let offset = rest & 0xffff_ffff;
     let id = u64::from(target.id.get());
+    if !rules::owned(mfn) {
+        return Err(EINVAL);
+    }
+    // held as by a writable mapping, so that the frame is no page table and becomes none
+    let mapping = rules::take_l1(mfn << 12 | P | RW).map_err(|_| EINVAL)?;
     let result = vmm::hypercall(
         HYPERVISOR_VCPU_OP,
         [VCPUOP_REGISTER_VCPU_INFO.into(), id, mfn, offset, 0, 0],
     );
     if result < 0 {
+        rules::drop_l1(mapping);
         return Err(-result);
     }
     let ma = (mfn << 12) + offset;

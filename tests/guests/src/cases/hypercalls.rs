@@ -7,7 +7,7 @@ use crate::arch::probe::Probe;
 use crate::arch::trap::Regs;
 use crate::harness::machine::{info, mfn_of};
 use crate::harness::paging::{self, maddr};
-use crate::harness::runner::{Result, Test, a_page, paged};
+use crate::harness::runner::{Result, Test, a_page, paged, running_l4};
 use crate::harness::xen::*;
 use crate::{check, code, same};
 use xenner_xen_abi::arch_x86_64::*;
@@ -571,6 +571,13 @@ fn vcpu_op_errors() -> Result {
         r == -ENXIO || r == -EINVAL,
         "vcpu_info at an odd address: {r}"
     );
+    i.offset = 0;
+    i.mfn = running_l4();
+    let r = vcpu_op(VCPUOP_REGISTER_VCPU_INFO, 0, &mut i);
+    same!(r, -EINVAL, "vcpu_info in a page table");
+    i.mfn = u64::MAX >> 12;
+    let r = vcpu_op(VCPUOP_REGISTER_VCPU_INFO, 0, &mut i);
+    same!(r, -EINVAL, "vcpu_info in a frame that is not there");
     let page = a_page()?;
     put_struct(page, &0u64);
     check!(vcpu_op0(VCPUOP_GET_PHYSID, 0) < 0, "get_physid succeeds");
