@@ -30,6 +30,48 @@ global_asm!(
     .popsection
     .endm
 
+    # The registers of a frame below the error code (`Regs`), saved and restored.
+    .macro SAVE_ARGUMENTS
+    push rdi
+    push rsi
+    push rdx
+    push rcx
+    push rax
+    push r8
+    push r9
+    push r10
+    .endm
+    .macro SAVE_REST
+    push r11
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    .endm
+    .macro SAVE_ALL
+    SAVE_ARGUMENTS
+    SAVE_REST
+    .endm
+    .macro RESTORE_ALL
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rax
+    pop rcx
+    pop rdx
+    pop rsi
+    pop rdi
+    .endm
+
     # ---- start ---------------------------------------------------------------
     .section .text.entry, "ax"
     .globl emu_start
@@ -57,14 +99,7 @@ hypercall:                              # rsp: vcpu record - 48: error, rip, cs,
     cmp eax, 1
     je mmu_update_one
 hypercall_general:
-    push rdi
-    push rsi
-    push rdx
-    push rcx
-    push rax
-    push r8
-    push r9
-    push r10
+    SAVE_ARGUMENTS
     cmp rax, 64
     jae 12f
     shl qword ptr [rsp + 112 + {TRACE}], 8
@@ -93,13 +128,7 @@ hypercall_iretq:
     jmp 15b
 13:                                     # an event is to be delivered: the whole frame
     mov [rsp + 24], rax
-    push r11
-    push rbx
-    push rbp
-    push r12
-    push r13
-    push r14
-    push r15
+    SAVE_REST
     mov rdi, rsp
     sub rsp, 8
     call {upcall}
@@ -185,14 +214,7 @@ mmu_iretq:
     iretq
     EX mmu_iretq, iret_fault
 54:                                     # an event is to be delivered
-    push rdi
-    push rsi
-    push rdx
-    push rcx
-    push rax
-    push r8
-    push r9
-    push r10
+    SAVE_ARGUMENTS
     jmp 13b
 57:                                     # the number done
     mov rcx, rdx
@@ -216,13 +238,7 @@ mmu_general:
     .globl hypercall_with_regs
 hypercall_with_regs:
     add rsp, 8                          # back to the light frame
-    push r11
-    push rbx
-    push rbp
-    push r12
-    push r13
-    push r14
-    push r15
+    SAVE_REST
     mov rdi, rsp
     sub rsp, 8
     call {hypercall_full}
@@ -316,21 +332,7 @@ iret_kernel_iretq:
     EX 50b, bad_iret_frame
 51: mov rcx, [rcx + 16]
     EX 51b, bad_iret_frame
-    push rdi
-    push rsi
-    push rdx
-    push rcx
-    push rax
-    push r8
-    push r9
-    push r10
-    push r11
-    push rbx
-    push rbp
-    push r12
-    push r13
-    push r14
-    push r15
+    SAVE_ALL
     mov rdi, rsp
     sub rsp, 8
     call {iret_slow}
@@ -517,21 +519,7 @@ pf_iretq:
     # ---- everything else ----------------------------------------------------
     .globl common_entry
 common_entry:                           # error and vector, rip, cs, rflags, rsp, ss
-    push rdi
-    push rsi
-    push rdx
-    push rcx
-    push rax
-    push r8
-    push r9
-    push r10
-    push r11
-    push rbx
-    push rbp
-    push r12
-    push r13
-    push r14
-    push r15
+    SAVE_ALL
     cld
     mov rdi, rsp
     sub rsp, 8
@@ -541,21 +529,7 @@ common_entry:                           # error and vector, rip, cs, rflags, rsp
     add rsp, 8
     .globl return_to_guest
 return_to_guest:
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbp
-    pop rbx
-    pop r11
-    pop r10
-    pop r9
-    pop r8
-    pop rax
-    pop rcx
-    pop rdx
-    pop rsi
-    pop rdi
+    RESTORE_ALL
     add rsp, 8
 common_iretq:
     iretq
@@ -571,21 +545,7 @@ common_iretq:
     dec rsp
     jmp return_to_guest
 92:                                     # go on at the fix-up; its address is on the old stack
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbp
-    pop rbx
-    pop r11
-    pop r10
-    pop r9
-    pop r8
-    pop rax
-    pop rcx
-    pop rdx
-    pop rsi
-    pop rdi
+    RESTORE_ALL
     mov rsp, [rsp + 32]
     ret
 

@@ -400,13 +400,6 @@ pub fn frame_iopl(me: &Vcpu) -> u64 {
     }
 }
 
-/// Takes up the IOPL of an iret frame.
-pub fn iret_iopl(me: &Vcpu, rflags: u64) {
-    if architectural_iopl() {
-        me.iopl.set((rflags >> 12 & 3) as u8);
-    }
-}
-
 /// Whether the vcpu may use I/O instructions in its present mode. A guest kernel counts as
 /// ring 1, or as ring 0 with architectural IOPL.
 pub fn io_allowed(me: &Vcpu) -> bool {
