@@ -6,3 +6,4 @@
 
 pub mod consback;
 pub mod domain;
+pub mod image;
