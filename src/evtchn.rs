@@ -4,14 +4,16 @@
 //! The VMM's table is the truth; the emulator has a copy of what it needs for sending and
 //! unmasking ([`xenner_emu_abi::evtchn`]).
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{debug, warn};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use xenner_emu_abi::area::{AREA_MAILBOX, AREA_SIZE};
 use xenner_emu_abi::evtchn as table;
 use xenner_emu_abi::layout::{BOOT_INFO_VA, DOMID, EVTCHN_TABLE_VA};
 use xenner_emu_abi::mailbox::{Mailbox, PORT_EVTCHN, VECTOR_EVENT};
+use xenner_pvdevices::domain::{Channel, Notify};
 use xenner_xen_abi::errno::{EBUSY, EEXIST, EINVAL, ENOENT, ENOSPC, EPERM, ESRCH};
 use xenner_xen_abi::event_channel::{
     EVTCHNSTAT_CLOSED, EVTCHNSTAT_INTERDOMAIN, EVTCHNSTAT_IPI, EVTCHNSTAT_UNBOUND, EVTCHNSTAT_VIRQ,
@@ -45,6 +47,8 @@ enum Binding {
     /// A backend in this process; the guest's sends signal the event.
     Backend {
         event: EventFd,
+        /// Tells this binding from later ones of the same port.
+        id: u64,
     },
     Ipi,
     Virq(u32),
@@ -67,6 +71,8 @@ struct Inner {
     info: Vec<u64>,
     /// vcpus that moved their vcpu_info.
     registered: Vec<bool>,
+    /// Bindings to backends so far.
+    bindings: u64,
 }
 
 /// The event channels of a domain. Cheap to clone.
@@ -81,6 +87,40 @@ struct Shared {
     memory: Memory,
     vm: Vm,
     map: MachineMap,
+}
+
+/// A backend's binding to a port; undone when dropped, unless the guest closed the port before.
+#[derive(Debug)]
+pub struct BackendChannel {
+    events: EventChannels,
+    port: u32,
+    event: EventFd,
+    id: u64,
+}
+
+impl Notify for BackendChannel {
+    fn notify(&self) {
+        self.events.raise(self.port);
+    }
+}
+
+impl Channel for BackendChannel {
+    fn clear(&self) {
+        // an empty counter means that another turn has seen the event
+        let _ = self.event.read();
+    }
+}
+
+impl AsFd for BackendChannel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        crate::fd::of_event(&self.event)
+    }
+}
+
+impl Drop for BackendChannel {
+    fn drop(&mut self) {
+        self.events.unbind_if(self.port, |id| id == self.id);
+    }
 }
 
 /// What EVTCHNOP_status tells.
@@ -110,6 +150,7 @@ impl EventChannels {
             ports: (0..table::PORTS).map(|_| Port::default()).collect(),
             info,
             registered: vec![false; map.vcpus as usize],
+            bindings: 0,
         };
         Self {
             shared: Arc::new(Shared {
@@ -134,19 +175,41 @@ impl EventChannels {
     /// # Errors
     /// EINVAL if the port is bound otherwise; ENOSPC if the host has no event descriptors left.
     pub fn bind_backend(&self, port: u32) -> Result<EventFd, XenErrno> {
+        self.bind_if(port, |b| {
+            matches!(b, Binding::Closed | Binding::Unbound { remote: 0 })
+        })
+        .map(|(event, _)| event)
+    }
+
+    /// Binds a backend to a port that the guest allocated for domain 0, until the channel is
+    /// dropped.
+    ///
+    /// # Errors
+    /// As [`Self::bind_backend`].
+    pub fn connect(&self, port: u32) -> Result<BackendChannel, XenErrno> {
+        let (event, id) = self.bind_if(port, |b| matches!(b, Binding::Unbound { remote: 0 }))?;
+        Ok(BackendChannel {
+            events: self.clone(),
+            port,
+            event,
+            id,
+        })
+    }
+
+    fn bind_if(
+        &self,
+        port: u32,
+        fits: impl Fn(&Binding) -> bool,
+    ) -> Result<(EventFd, u64), XenErrno> {
         let mut inner = self.lock();
+        inner.bindings += 1;
+        let id = inner.bindings;
         let slot = inner
             .ports
             .get_mut(port as usize)
-            .filter(|_| port != 0)
+            .filter(|slot| port != 0 && fits(&slot.binding))
             .ok_or(EINVAL)?;
-        if !matches!(
-            slot.binding,
-            Binding::Closed | Binding::Unbound { remote: 0 }
-        ) {
-            return Err(EINVAL);
-        }
-        let event = EventFd::new(EFD_NONBLOCK).map_err(|_| ENOSPC)?;
+        let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(|_| ENOSPC)?;
         let ours = event.try_clone().map_err(|_| ENOSPC)?;
         self.shared
             .vm
@@ -155,16 +218,21 @@ impl EventChannels {
                 warn!(target: "xenner::evtchn", "port {port}: {e}");
                 ENOSPC
             })?;
-        slot.binding = Binding::Backend { event };
+        slot.binding = Binding::Backend { event, id };
         self.publish(port, slot);
-        Ok(ours)
+        Ok((ours, id))
     }
 
     /// Undoes [`Self::bind_backend`]: the port is unbound, as when a peer goes away.
     pub fn unbind_backend(&self, port: u32) {
+        self.unbind_if(port, |_| true);
+    }
+
+    fn unbind_if(&self, port: u32, ours: impl Fn(u64) -> bool) {
         let mut inner = self.lock();
         if let Some(slot) = inner.ports.get_mut(port as usize)
-            && let Binding::Backend { event } = &slot.binding
+            && let Binding::Backend { event, id } = &slot.binding
+            && ours(*id)
         {
             self.unwatch(port, event);
             slot.binding = Binding::Unbound { remote: 0 };
@@ -181,7 +249,7 @@ impl EventChannels {
     /// A send on a backend's port came the long way; signals the backend.
     pub fn signal_backend(&self, port: u32) {
         if let Some(Port {
-            binding: Binding::Backend { event },
+            binding: Binding::Backend { event, .. },
             ..
         }) = self.lock().ports.get(port as usize)
             && let Err(e) = event.write(1)
@@ -422,7 +490,7 @@ impl EventChannels {
         let old = std::mem::take(slot);
         match &old.binding {
             Binding::Closed => return Err(EINVAL),
-            Binding::Backend { event } => self.unwatch(port, event),
+            Binding::Backend { event, .. } => self.unwatch(port, event),
             // the only one that may have moved since vcpu 0 bound it
             Binding::Virq(VIRQ_ARGO) => self.publish_virq(VIRQ_ARGO, 0, 0),
             Binding::Virq(virq) => self.publish_virq(*virq, old.vcpu, 0),

@@ -5,10 +5,13 @@
 //! backends). The hot half of the hypervisor is not here but in `emu/`, which
 //! runs in the guest's ring 0.
 
+pub mod backend;
 pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod evtchn;
+mod fd;
+pub mod grants;
 pub mod guest_va;
 pub mod hypercall;
 pub mod kvm;

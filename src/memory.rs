@@ -6,6 +6,7 @@
 // UNSAFETY: advises the kernel about mappings that vm-memory made.
 #![expect(unsafe_code)]
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -205,6 +206,24 @@ impl Memory {
     /// The address is not memory.
     pub fn fetch_and(&self, address: u64, bits: u64) -> Result<u64, MemoryError> {
         Ok(self.atomic(address)?.fetch_and(bits, Ordering::SeqCst))
+    }
+
+    /// Where the page at a page-aligned address is in this process. It is mapped as long as `self`
+    /// (or a clone) is there.
+    ///
+    /// # Errors
+    /// The address is not that of a page of memory.
+    pub fn page(&self, address: u64) -> Result<NonNull<u8>, MemoryError> {
+        let len = PAGE_SIZE as usize;
+        let fail = || MemoryError::Access { address, len };
+        if !address.is_multiple_of(PAGE_SIZE) {
+            return Err(fail());
+        }
+        let slice = self
+            .map
+            .get_slice(GuestAddress(address), len)
+            .map_err(|_| fail())?;
+        NonNull::new(slice.ptr_guard_mut().as_ptr()).ok_or_else(fail)
     }
 
     fn atomic(&self, address: u64) -> Result<&AtomicU64, MemoryError> {

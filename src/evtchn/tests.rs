@@ -265,3 +265,34 @@ fn vcpu_info_moves_once_and_is_told_to_look_everywhere() {
     e.raise(5);
     assert_eq!(e.upcall(0x4000), (1, 1), "events follow it");
 }
+
+#[test]
+fn a_channel_unbinds_its_own_binding_alone() {
+    let Some(e) = channels() else { return };
+    let port = e.alloc_unbound(DOMID_SELF, 0).unwrap();
+    let first = e.connect(port).unwrap();
+    assert_eq!(e.connect(port).err(), Some(EINVAL), "taken");
+    assert_eq!(
+        e.status(DOMID_SELF, port).unwrap().status,
+        EVTCHNSTAT_INTERDOMAIN
+    );
+    e.close(port).unwrap();
+    assert_eq!(
+        e.connect(port).err(),
+        Some(EINVAL),
+        "closed ports are not offered"
+    );
+    assert_eq!(e.alloc_unbound(DOMID_SELF, 0).unwrap(), port);
+    let second = e.connect(port).unwrap();
+    drop(first);
+    assert_eq!(
+        e.status(DOMID_SELF, port).unwrap().status,
+        EVTCHNSTAT_INTERDOMAIN
+    );
+    drop(second);
+    assert_eq!(
+        e.status(DOMID_SELF, port).unwrap().status,
+        EVTCHNSTAT_UNBOUND
+    );
+    assert!(e.connect(port).is_ok(), "a backend can come back");
+}

@@ -7,7 +7,7 @@ use super::path::StorePath;
 use super::watch::{ConnId, Due};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -162,5 +162,12 @@ impl AsRawFd for WatchQueue {
     /// Readable while events wait.
     fn as_raw_fd(&self) -> RawFd {
         self.queue.event_fd.as_raw_fd()
+    }
+}
+
+impl AsFd for WatchQueue {
+    /// As [`AsRawFd`].
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        crate::fd::of_event(&self.queue.event_fd)
     }
 }
