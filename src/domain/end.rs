@@ -46,6 +46,17 @@ pub enum End {
     Quit,
 }
 
+impl End {
+    /// The end in a few words.
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Shutdown(reason) => format!("the guest asked for {reason:?}"),
+            Self::Crash(report) => report.lines().next().unwrap_or("crash").to_owned(),
+            Self::Quit => "the user ended it".to_owned(),
+        }
+    }
+}
+
 /// Where the end of a domain is noted, once; waits can watch its event.
 #[derive(Debug)]
 pub struct EndSignal {

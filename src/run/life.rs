@@ -3,11 +3,12 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::{Kvm, VcpuFd};
-use log::{debug, error, warn};
+use log::{debug, error, info, warn};
 use vmm_sys_util::eventfd::EventFd;
 use xenner_console::ChardevEvent;
 use xenner_emu_abi::layout::{DOMID, PAGE_SIZE};
@@ -46,19 +47,36 @@ pub(super) struct Machine {
 /// Opens KVM and loads the kernel.
 pub(super) fn open_machine(config: &VmConfig) -> Result<Machine, RunError> {
     let kvm = kvm::open()?;
-    let image = load_kernel(config)?;
-    let flavour = probe::flavour(&kvm, config.flavour)?;
+    // unpacking takes longer than all the rest, so it goes beside
+    let (image, flavour) = thread::scope(|threads| {
+        let image = threads.spawn(|| load_kernel(config));
+        let flavour = probe::flavour(&kvm, config.flavour);
+        (image.join(), flavour)
+    });
+    let image = image.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     Ok(Machine {
         kvm,
-        flavour,
+        flavour: flavour?,
         image,
     })
 }
 
 fn load_kernel(config: &VmConfig) -> Result<KernelImage, RunError> {
+    let start = Instant::now();
     // the command line was refused if there is no kernel
     let path = config.kernel.clone().unwrap_or_default();
-    Ok(loader::load(&path)?)
+    let image = loader::load(&path)?;
+    event(format_args!(
+        "kernel {} is unpacked in {:.1} ms",
+        path.display(),
+        start.elapsed().as_secs_f64() * 1e3
+    ));
+    Ok(image)
+}
+
+/// A turn in the domain's life, for `-d event`.
+fn event(what: std::fmt::Arguments<'_>) {
+    info!(target: "xenner::event", "{what}");
 }
 
 /// Something for the main loop to act on.
@@ -128,6 +146,7 @@ impl Host {
         &mut self,
         machine: Machine,
         mut ready: Option<Ready>,
+        mut started: Instant,
     ) -> Result<ExitCode, RunError> {
         let Machine {
             kvm,
@@ -136,6 +155,7 @@ impl Host {
         } = machine;
         let mut image = Some(image);
         loop {
+            let kernel_was_loaded = image.is_some();
             let kernel = match image.take() {
                 Some(image) => image,
                 None => load_kernel(&self.config)?,
@@ -155,7 +175,22 @@ impl Host {
             let paused = self.config.lifecycle.start_paused;
             let threads = VcpuThreads::start(&domain, vcpus, paused, exit_log.as_ref())
                 .map_err(host("thread for a vcpu"))?;
+            event(format_args!(
+                "domain {DOMID} of {} MiB and {} vcpus enters its kernel {:.1} ms after the {}",
+                self.config.memory.size >> 20,
+                self.config.vcpus.count,
+                started.elapsed().as_secs_f64() * 1e3,
+                if kernel_was_loaded {
+                    "start of the process"
+                } else {
+                    "end of the one before"
+                },
+            ));
             let end = self.wait_for_end(&domain);
+            started = Instant::now();
+            if let Ok(end) = &end {
+                event(format_args!("domain {DOMID} ends: {}", end.summary()));
+            }
             drop(threads);
             for id in per_life {
                 self.events

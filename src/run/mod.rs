@@ -12,6 +12,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use log::info;
 use thiserror::Error;
@@ -108,13 +109,14 @@ fn lock<T: ?Sized>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// What stands in the way of the domain, as one line for the user.
 pub fn run(config: VmConfig) -> Result<ExitCode, RunError> {
+    let started = Instant::now();
     let fds = InheritedFds::at_start().map_err(host("list of open files"))?;
     if !config.daemonize {
-        return serve(config, fds, None);
+        return serve(config, fds, None, started);
     }
     match daemon::fork().map_err(host("process for -daemonize"))? {
         Side::Parent(code) => Ok(code),
-        Side::Child(ready) => serve(config, fds, Some(ready)),
+        Side::Child(ready) => serve(config, fds, Some(ready), started),
     }
 }
 
@@ -122,6 +124,7 @@ fn serve(
     config: VmConfig,
     mut fds: InheritedFds,
     ready: Option<daemon::Ready>,
+    started: Instant,
 ) -> Result<ExitCode, RunError> {
     let name = config
         .name
@@ -154,7 +157,7 @@ fn serve(
     let mut service = XenstoreService::new(store.clone());
     let run_dir = open_run_dir(&config, &name, &console, &mut service)?;
     let mut host = Host::new(config, name, console, store, service, signals)?;
-    let code = host.run(opened, ready);
+    let code = host.run(opened, ready, started);
     drop(host);
     drop(run_dir);
     drop(pid_file);
