@@ -7,3 +7,5 @@
 pub mod consback;
 pub mod domain;
 pub mod image;
+pub mod ring;
+pub mod xenbus;

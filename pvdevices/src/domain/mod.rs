@@ -92,6 +92,23 @@ pub struct StoreRefused {
     pub reason: String,
 }
 
+/// The directories of a device's two ends, as a toolstack makes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceNodes {
+    /// The domain of the frontend.
+    pub domid: u16,
+    /// The frontend's directory: `/local/domain/<domid>/device/<class>/<id>`. With all that is in
+    /// it, the domain's own and readable by domain 0.
+    pub frontend: String,
+    /// Its nodes, relative to the directory.
+    pub frontend_keys: Vec<(String, String)>,
+    /// The backend's directory: `/local/domain/0/backend/<class>/<domid>/<id>`. With all that is in
+    /// it, domain 0's own and readable by the domain.
+    pub backend: String,
+    /// Its nodes, relative to the directory.
+    pub backend_keys: Vec<(String, String)>,
+}
+
 /// The store, with the rights of domain 0.
 pub trait Store: Send + Sync + Debug {
     /// The value of a node as text (what is not UTF-8 is an error), or nothing if there is no such
@@ -112,6 +129,13 @@ pub trait Store: Send + Sync + Debug {
     /// # Errors
     /// [`StoreRefused`].
     fn write_all(&self, values: &[(String, String)]) -> Result<(), StoreRefused>;
+
+    /// Makes the directories of a device in one transaction, with the permissions that
+    /// [`DeviceNodes`] tells, in place of what is there from an earlier device.
+    ///
+    /// # Errors
+    /// [`StoreRefused`].
+    fn publish_device(&self, nodes: &DeviceNodes) -> Result<(), StoreRefused>;
 
     /// Removes a node and everything below it; a missing node is fine.
     ///

@@ -1,0 +1,296 @@
+//! The thread of a device: waits for the store and for commands, and steps the state machine.
+
+use std::fmt::Debug;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::Errno;
+use xenner_xen_abi::io::xenbus::XenbusState;
+
+use super::error::DeviceError;
+use super::machine::Machine;
+use super::{Device, Keys};
+use crate::domain::{Domain, Store, Watch};
+
+/// Where a device is, and what is told when it is gone.
+pub struct Bus {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The domain that the device is for.
+    pub domain: Arc<dyn Domain>,
+    /// `vbd`, `vif`, `vkbd` ...
+    pub class: &'static str,
+    /// The device's number within its class: for a vbd the number of the block device.
+    pub id: u32,
+    /// The frontend's nodes besides `backend`, `backend-id` and `state`.
+    pub frontend: Keys,
+    /// Called on the device's thread when it is unplugged, after its nodes are gone; not when it is
+    /// stopped.
+    pub on_gone: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Debug for Bus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.class, self.id)
+    }
+}
+
+/// What the device's thread is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Ask the frontend to let go, or (`force`) do not wait for it.
+    Unplug { force: bool },
+    /// Nodes of the backend have changed.
+    Update(Keys),
+    /// The frontend broke the protocol in this connection, or the host failed it.
+    Close {
+        connection: u64,
+        reason: DeviceError,
+    },
+    /// The domain has ended.
+    Stop,
+}
+
+/// The thread's ear: a queue and an eventfd that tells of it.
+#[derive(Debug, Clone)]
+pub(super) struct Commands {
+    queue: mpsc::Sender<Command>,
+    bell: Arc<OwnedFd>,
+}
+
+impl Commands {
+    /// Puts a command; a thread that has ended needs none.
+    fn send(&self, command: Command) {
+        if self.queue.send(command).is_ok() {
+            ring_bell(&self.bell);
+        }
+    }
+}
+
+/// Closes a device from one of its own threads. Belongs to one connection: what comes late does not
+/// hit the next one.
+#[derive(Debug, Clone)]
+pub struct Closer {
+    pub(super) commands: Commands,
+    pub(super) connection: u64,
+}
+
+impl Closer {
+    /// The frontend has broken the protocol (or the host fails the device): the device disconnects,
+    /// tells the frontend why and closes. Returns at once; the caller's thread must end, because
+    /// [`Device::disconnect`] waits for it.
+    pub fn close(&self, reason: DeviceError) {
+        self.commands.send(Command::Close {
+            connection: self.connection,
+            reason,
+        });
+    }
+}
+
+/// What the thread shows of itself.
+#[derive(Debug)]
+struct Shown {
+    state: AtomicU8,
+    gone: AtomicBool,
+    gone_fd: OwnedFd,
+}
+
+/// A device and its thread. Dropping it stops the device as [`DeviceThread::stop`] does.
+#[derive(Debug)]
+pub struct DeviceThread {
+    name: String,
+    commands: Commands,
+    shown: Arc<Shown>,
+    thread: Option<JoinHandle<Box<dyn Device>>>,
+}
+
+/// Publishes a device in the store, ready for its frontend (state InitWait), and starts its thread.
+/// When this returns, the domain can be started.
+///
+/// # Errors
+/// The store refuses the nodes, or the host the thread or its descriptors.
+pub fn spawn(device: Box<dyn Device>, mut bus: Bus) -> io::Result<DeviceThread> {
+    let name = format!("{} {}", bus.class, bus.id);
+    let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let shown = Arc::new(Shown {
+        state: AtomicU8::new(XenbusState::Initialising as u8),
+        gone: AtomicBool::new(false),
+        gone_fd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+    });
+    let (queue, orders) = mpsc::channel();
+    let commands = Commands { queue, bell };
+    let on_gone = bus.on_gone.take();
+    let machine = Machine::publish(device, bus, commands.clone()).map_err(io::Error::other)?;
+    let watch = machine.watch().map_err(io::Error::other)?;
+    let worker = Worker {
+        machine,
+        watch,
+        orders,
+        bell: commands.bell.clone(),
+        shown: shown.clone(),
+    };
+    let thread = std::thread::Builder::new()
+        .name(name.replace(' ', "-"))
+        .spawn(move || worker.run(on_gone))?;
+    Ok(DeviceThread {
+        name,
+        commands,
+        shown,
+        thread: Some(thread),
+    })
+}
+
+impl DeviceThread {
+    /// The device's name as the log has it: `vbd 51712`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The backend's state.
+    #[must_use]
+    pub fn state(&self) -> XenbusState {
+        let state = self.shown.state.load(Ordering::Acquire);
+        XenbusState::from_number(state.into()).unwrap_or(XenbusState::Unknown)
+    }
+
+    /// Unplugs the device: the frontend is asked to let go (`online` 0, state Closing), and the
+    /// device is gone when it has. With `force` it is not waited for. May be called again, with
+    /// `force` when it takes too long.
+    pub fn unplug(&self, force: bool) {
+        self.commands.send(Command::Unplug { force });
+    }
+
+    /// Whether the device is gone: disconnected, its nodes removed. Told by [`AsFd`]'s descriptor
+    /// (readable from then on) and by [`Bus::on_gone`] too.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.shown.gone.load(Ordering::Acquire)
+    }
+
+    /// Writes changed nodes of the backend; a connected frontend is told by its state written anew
+    /// (blkfront looks at `sectors` then). The device's own `offer` and `connect` must tell the same
+    /// from now on.
+    pub fn update(&self, keys: Keys) {
+        self.commands.send(Command::Update(keys));
+    }
+
+    /// Disconnects the device because its domain has ended, and gives it back; the nodes are left to
+    /// whoever removes the domain's. Nothing if the device's thread has panicked.
+    pub fn stop(mut self) -> Option<Box<dyn Device>> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Option<Box<dyn Device>> {
+        let thread = self.thread.take()?;
+        self.commands.send(Command::Stop);
+        let device = thread.join();
+        if device.is_err() {
+            log::error!(target: "xenbus", "{}: the device's thread has panicked", self.name);
+        }
+        device.ok()
+    }
+}
+
+impl AsFd for DeviceThread {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shown.gone_fd.as_fd()
+    }
+}
+
+impl Drop for DeviceThread {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+/// What runs on the thread.
+struct Worker {
+    machine: Machine,
+    watch: Box<dyn Watch>,
+    orders: mpsc::Receiver<Command>,
+    bell: Arc<OwnedFd>,
+    shown: Arc<Shown>,
+}
+
+impl Worker {
+    fn run(mut self, on_gone: Option<Box<dyn FnOnce() + Send>>) -> Box<dyn Device> {
+        let stopped = loop {
+            self.show_state();
+            if self.machine.is_gone() {
+                break false;
+            }
+            if let Err(error) = self.wait() {
+                // Without its ears the device cannot be served.
+                log::error!(target: "xenbus", "{}: cannot wait for events: {error}", self.machine.name());
+                break true;
+            }
+            if self.drain() {
+                break true;
+            }
+        };
+        self.machine.disconnect();
+        if !stopped {
+            self.shown.gone.store(true, Ordering::Release);
+            ring_bell(&self.shown.gone_fd);
+            if let Some(on_gone) = on_gone {
+                on_gone();
+            }
+        }
+        self.machine.into_device()
+    }
+
+    fn show_state(&self) {
+        let state = self.machine.state() as u8;
+        self.shown.state.store(state, Ordering::Release);
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.watch.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN),
+        ];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Handles everything that waits; true if the device is to stop.
+    fn drain(&mut self) -> bool {
+        silence_bell(&self.bell);
+        while let Ok(command) = self.orders.try_recv() {
+            match command {
+                Command::Stop => return true,
+                Command::Unplug { force } => self.machine.unplug(force),
+                Command::Update(keys) => self.machine.update(keys),
+                Command::Close { connection, reason } => self.machine.close(connection, &reason),
+            }
+        }
+        let mut changed = false;
+        while self.watch.next().is_some() {
+            changed = true;
+        }
+        if changed {
+            self.machine.look();
+        }
+        false
+    }
+}
+
+/// Makes an eventfd readable. Its counter cannot overflow, and nothing else can fail.
+fn ring_bell(fd: &OwnedFd) {
+    let written = rustix::io::write(fd, &1u64.to_ne_bytes());
+    debug_assert!(written.is_ok(), "{written:?}");
+}
+
+fn silence_bell(fd: &OwnedFd) {
+    let mut count = [0; 8];
+    // WOULDBLOCK: nobody rang.
+    let _ = rustix::io::read(fd, &mut count);
+}
