@@ -4,7 +4,8 @@
 //!
 //! 64-bit layouts. Addresses and handles are plain `u64`, padding is explicit,
 //! sizes and offsets are asserted at compile time. No behaviour, no pointers,
-//! no dependencies: emulator, VMM, backends and test kernels share it.
+//! no dependencies unless byte access (`zerocopy`) is asked for: emulator, VMM,
+//! backends and test kernels share it.
 
 #![no_std]
 #![forbid(unsafe_code)]
