@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use xenner_emu_abi::layout::DOMID;
 use xenner_pvdevices::domain::{
-    Channel, ChannelError, Domain, GrantTable, Store, StoreRefused, Watch,
+    Channel, ChannelError, DeviceNodes, Domain, GrantTable, Store, StoreRefused, Watch,
 };
 use xenner_xen_abi::errno::ENOSPC;
 
 use crate::evtchn::EventChannels;
 use crate::grants::Grants;
-use crate::xenstore::{StoreError, StoreHandle, StoreTransaction, WatchQueue, XsErrno};
+use crate::xenstore::{
+    StoreError, StoreHandle, StoreTransaction, WatchQueue, XsErrno, publish_device,
+};
 
 #[cfg(test)]
 mod tests;
@@ -80,6 +82,10 @@ impl Store for BackendStore {
                 .try_for_each(|(path, value)| t.write(path, value))
         };
         self.0.transaction(write).map_err(refused("write", place))
+    }
+
+    fn publish_device(&self, nodes: &DeviceNodes) -> Result<(), StoreRefused> {
+        publish_device(&self.0, nodes).map_err(refused("write", &nodes.backend))
     }
 
     fn remove(&self, path: &str) -> Result<(), StoreRefused> {

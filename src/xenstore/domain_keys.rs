@@ -7,6 +7,7 @@ use super::error::StoreError;
 use super::handle::{StoreHandle, StoreTransaction};
 use super::path::domain_path;
 use super::perms::{DomId, Perm};
+use xenner_pvdevices::domain::DeviceNodes;
 
 /// How the primary console's backend presents itself (`console/type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,21 +59,6 @@ pub struct DomainKeys {
     pub console_tty: Option<String>,
     /// Bytes of console output that may be kept for a reader.
     pub console_limit: u64,
-}
-
-/// One device: the directories of its frontend and its backend, which is in
-/// domid 0.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceKeys {
-    /// `vbd`, `vif`, `vfb`, `vkbd`, `console`.
-    pub class: String,
-    /// The device's number within its class.
-    pub id: u32,
-    /// Keys of the frontend besides `backend`, `backend-id` and `state`.
-    pub frontend: Vec<(String, String)>,
-    /// Keys of the backend besides `frontend`, `frontend-id`, `online` and
-    /// `state`.
-    pub backend: Vec<(String, String)>,
 }
 
 /// `XenbusStateInitialising` of `io/xenbus.h`: where both ends begin.
@@ -227,62 +213,31 @@ impl DomainKeys {
     }
 }
 
-impl DeviceKeys {
-    /// The frontend's directory, owned by the domain.
-    #[must_use]
-    pub fn frontend_path(&self, domid: DomId) -> String {
-        let base = domain_path(domid);
-        format!("{base}/device/{}/{}", self.class, self.id)
-    }
-
-    /// The backend's directory, owned by domid 0 and readable by the domain.
-    #[must_use]
-    pub fn backend_path(&self, domid: DomId) -> String {
-        backend_path(&self.class, domid, self.id)
-    }
-
-    /// Writes both directories of the device, in one transaction, with both
-    /// ends at state 1 (Initialising).
-    ///
-    /// # Errors
-    /// [`StoreError`]: a name is not fit for a path, or the transaction met
-    /// other writers again and again.
-    pub fn publish(&self, store: &StoreHandle, domid: DomId) -> Result<(), StoreError> {
-        let (frontend, backend) = (self.frontend_path(domid), self.backend_path(domid));
-        store.transaction(|transaction| {
-            for stale in [&frontend, &backend] {
-                remove_if_present(transaction, stale)?;
-            }
-            let readable = vec![Perm::none(0), Perm::read(domid)];
-            let back = Writer::new(transaction, backend.clone(), readable)?;
-            back.put("frontend", &frontend)?;
-            back.put("frontend-id", &domid.to_string())?;
-            back.put("online", "1")?;
-            for (key, value) in &self.backend {
-                back.put(key, value)?;
-            }
-            back.put("state", XENBUS_STATE_INITIALISING)?;
-            let own = vec![Perm::none(domid), Perm::read(0)];
-            let front = Writer::new(transaction, frontend.clone(), own)?;
-            front.put("backend", &backend)?;
-            front.put("backend-id", "0")?;
-            for (key, value) in &self.frontend {
-                front.put(key, value)?;
-            }
-            front.put("state", XENBUS_STATE_INITIALISING)
-        })
-    }
-
-    /// Removes both directories of the device.
-    ///
-    /// # Errors
-    /// As [`DeviceKeys::publish`].
-    pub fn remove(&self, store: &StoreHandle, domid: DomId) -> Result<(), StoreError> {
-        store.transaction(|transaction| {
-            remove_if_present(transaction, &self.frontend_path(domid))?;
-            remove_if_present(transaction, &self.backend_path(domid))
-        })
-    }
+/// Makes the directories of a device, in one transaction, in place of what is
+/// there: the frontend's is the domain's own and readable by domid 0, the
+/// backend's is domid 0's and readable by the domain.
+///
+/// # Errors
+/// [`StoreError`]: a name is not fit for a path, or the transaction met
+/// other writers again and again.
+pub fn publish_device(store: &StoreHandle, nodes: &DeviceNodes) -> Result<(), StoreError> {
+    let domid = nodes.domid;
+    store.transaction(|transaction| {
+        for stale in [&nodes.frontend, &nodes.backend] {
+            remove_if_present(transaction, stale)?;
+        }
+        let readable = vec![Perm::none(0), Perm::read(domid)];
+        let back = Writer::new(transaction, nodes.backend.clone(), readable)?;
+        for (key, value) in &nodes.backend_keys {
+            back.put(key, value)?;
+        }
+        let own = vec![Perm::none(domid), Perm::read(0)];
+        let front = Writer::new(transaction, nodes.frontend.clone(), own)?;
+        for (key, value) in &nodes.frontend_keys {
+            front.put(key, value)?;
+        }
+        Ok(())
+    })
 }
 
 fn backend_path(class: &str, domid: DomId, id: u32) -> String {

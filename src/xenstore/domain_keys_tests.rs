@@ -117,15 +117,23 @@ fn the_domain_writes_only_where_it_may() {
 fn devices_belong_to_both_ends() {
     let store = published();
     let guest = store.with(|store| store.introduce_domain(1));
-    let vbd = DeviceKeys {
-        class: "vbd".to_owned(),
-        id: 51712,
-        frontend: vec![("virtual-device".to_owned(), "51712".to_owned())],
-        backend: vec![("dev".to_owned(), "xvda".to_owned())],
+    let (front, back) = (
+        "/local/domain/1/device/vbd/51712",
+        "/local/domain/0/backend/vbd/1/51712",
+    );
+    let key = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+    let vbd = DeviceNodes {
+        domid: 1,
+        frontend: front.to_owned(),
+        frontend_keys: vec![key("backend", back), key("state", "1")],
+        backend: back.to_owned(),
+        backend_keys: vec![
+            key("frontend", front),
+            key("dev", "xvda"),
+            key("state", "1"),
+        ],
     };
-    vbd.publish(&store, 1).unwrap();
-    let front = "/local/domain/1/device/vbd/51712";
-    let back = "/local/domain/0/backend/vbd/1/51712";
+    publish_device(&store, &vbd).unwrap();
     assert_eq!(
         store.read_string(&format!("{front}/backend")).unwrap(),
         back
@@ -152,10 +160,8 @@ fn devices_belong_to_both_ends() {
             .unwrap();
     });
     // Published again, as after a reboot: nothing of the guest's is left.
-    vbd.publish(&store, 1).unwrap();
+    publish_device(&store, &vbd).unwrap();
     assert!(!store.exists(&format!("{front}/ring-ref")).unwrap());
-    vbd.remove(&store, 1).unwrap();
-    assert!(!store.exists(front).unwrap() && !store.exists(back).unwrap());
 }
 
 #[test]
