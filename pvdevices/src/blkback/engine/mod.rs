@@ -227,6 +227,3 @@ impl Engine {
         self.uring.as_ref().map(Uring::fd)
     }
 }
-
-#[cfg(test)]
-mod tests;
