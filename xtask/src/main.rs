@@ -6,6 +6,7 @@ mod assets;
 mod boot;
 mod builds;
 mod cpio;
+mod debian;
 mod error;
 mod initramfs;
 mod observe;
@@ -35,6 +36,10 @@ struct Cli {
 enum Task {
     /// Boot a stock Debian kernel to a shell in this terminal
     Boot(boot::BootArgs),
+    /// Boot a whole Debian from a disk image, to its login prompt in this terminal
+    Debian(debian::DebianArgs),
+    /// Make the Debian disk image, copies of it in other formats, seed disks
+    Image(debian::ImageArgs),
     /// Check and test everything, on this machine's KVM and in the rig
     Test(test::TestArgs),
     /// Fetch kernels, busybox, xenstore tools and QEMU into the cache
@@ -74,6 +79,8 @@ fn run(task: &Task) -> Result<ExitCode> {
     workspace::make_dir(&ws.cache)?;
     match task {
         Task::Boot(args) => boot::boot(&ws, args),
+        Task::Debian(args) => debian::debian(&ws, args),
+        Task::Image(args) => debian::image(&ws, args),
         Task::Test(args) => test::test(&ws, args),
         Task::Fetch => packages::fetch_all(&ws),
         Task::Rig(args) => rig::rig(&ws, args),

@@ -47,6 +47,11 @@ impl Workspace {
         self.target.join("assets")
     }
 
+    /// Where tests find the Debian image and what boots it.
+    pub fn images(&self) -> PathBuf {
+        self.target.join("images")
+    }
+
     /// The release build of the program.
     pub fn xenner(&self) -> PathBuf {
         self.target.join("release").join("xenner")

@@ -65,6 +65,11 @@ impl Apt {
         Ok(apt)
     }
 
+    /// The sources file of a suite by itself, for other programs that take one.
+    pub fn sources_file(&self) -> PathBuf {
+        self.dir.join("parts/xenner.sources")
+    }
+
     fn with_lists(dir: PathBuf) -> Result<Apt> {
         if in_path("apt-get").is_none() {
             return Err(Error::missing(

@@ -175,13 +175,29 @@ pub fn busybox(ws: &Workspace) -> Result<PathBuf> {
 /// The directory tree with Debian's xenstore tools (`usr/bin/xenstore-ls`) and
 /// their libraries.
 pub fn xenstore_tools(ws: &Workspace) -> Result<PathBuf> {
-    let tree = ws.cache.join("xenstore-tools");
+    let packages = ["xenstore-utils", "libxenstore4", "libxentoolcore1"];
+    tree(ws, "xenstore-tools", &packages)
+}
+
+/// The program mmdebstrap (in Perl), which makes a Debian tree without being installed.
+pub fn mmdebstrap(ws: &Workspace) -> Result<PathBuf> {
+    Ok(tree(ws, "mmdebstrap", &["mmdebstrap"])?.join("usr/bin/mmdebstrap"))
+}
+
+/// GRUB as a PV kernel, which reads the menu from a disk of its domain.
+pub fn grub_xen(ws: &Workspace) -> Result<PathBuf> {
+    Ok(tree(ws, "grub-xen", &["grub-xen-host"])?.join("usr/lib/grub-xen/grub-x86_64-xen.bin"))
+}
+
+/// The directory `name` of the cache with these packages unpacked.
+fn tree(ws: &Workspace, name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let tree = ws.cache.join(name);
     if !tree.exists() {
-        ui::step("Fetching xenstore-utils");
+        ui::step(&format!("Fetching {}", packages[0]));
         let apt = Apt::for_suite(ws, TOOLS_SUITE, true)?;
         apt.update()?;
         let scratch = tempfile::tempdir_in(&ws.cache).map_err(Error::file("make", &ws.cache))?;
-        for package in ["xenstore-utils", "libxenstore4", "libxentoolcore1"] {
+        for package in packages {
             apt::unpack(&apt.download(package)?, scratch.path())?;
         }
         let new = scratch.keep();
@@ -202,6 +218,9 @@ pub fn fetch_all(ws: &Workspace) -> Result<std::process::ExitCode> {
         "xenstore tools: {}",
         xenstore_tools(ws)?.display()
     ));
+    ui::step(&format!("GRUB: {}", grub_xen(ws)?.display()));
+    let images = crate::debian::stage(ws)?;
+    ui::step(&format!("Debian image: {}", images.display()));
     let qemu = Qemu::ensure(ws)?;
     let (major, minor) = qemu.version;
     ui::step(&format!(
