@@ -1,5 +1,5 @@
 //! The parts of the PV test kernel that need no machine: its command line, its
-//! text buffers, xenstore message building. Tested on the host.
+//! text buffers, xenstore message building, the records written to disks. Tested on the host.
 //!
 //! The kernel itself is the `pvtest` binary; see README.md.
 
@@ -7,5 +7,6 @@
 #![forbid(unsafe_code)]
 
 pub mod cmdline;
+pub mod record;
 pub mod store;
 pub mod text;

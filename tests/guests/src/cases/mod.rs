@@ -2,6 +2,7 @@
 
 mod boot;
 mod counts;
+mod disk;
 mod events;
 mod fpu;
 mod grants;
@@ -36,6 +37,7 @@ const FAMILIES: &[&[Test]] = &[
     fpu::TESTS,
     grants::TESTS,
     smp::TESTS,
+    disk::TESTS,
     counts::TESTS,
 ];
 

@@ -1,6 +1,7 @@
 //! What the tests stand on: typed hypercalls, page tables, events, time, user
 //! mode, other vCPUs, the consoles, and the runner.
 
+pub mod block;
 pub mod console;
 pub mod events;
 pub mod machine;
