@@ -8,5 +8,7 @@ pub mod blkback;
 pub mod consback;
 pub mod domain;
 pub mod image;
+#[cfg(any(test, feature = "mock"))]
+pub mod mock;
 pub mod ring;
 pub mod xenbus;

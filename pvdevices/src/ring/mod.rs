@@ -264,3 +264,6 @@ impl BackRing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
