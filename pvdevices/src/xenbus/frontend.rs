@@ -159,7 +159,7 @@ impl Frontend {
 }
 
 /// A number in digits alone, as every frontend writes it.
-fn decimal(value: &str) -> Option<u32> {
+pub(super) fn decimal(value: &str) -> Option<u32> {
     value
         .bytes()
         .all(|byte| byte.is_ascii_digit())

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use xenner_xen_abi::io::xenbus::XenbusState;
 
 use super::error::{DeviceError, shown};
+use super::frontend::decimal;
 use super::thread::{Bus, Closer, Commands};
 use super::{Device, Frontend, Keys};
 use crate::domain::{BACKEND_DOMID, DeviceNodes, Domain, Store, StoreRefused, Watch};
@@ -184,6 +185,7 @@ impl Machine {
         }
         if self.state != XenbusState::InitWait {
             self.disconnect();
+            self.remove(&self.error_path());
             let offer = self.device.offer();
             self.set_state(XenbusState::InitWait, offer);
         }
@@ -305,12 +307,22 @@ impl Machine {
     fn vanish(&mut self) {
         self.disconnect();
         for path in [&self.frontend, &self.backend, &self.error_path()] {
-            if let Err(error) = self.store.remove(path) {
-                self.store_failed(&error);
-            }
+            self.remove(path);
         }
         self.state = XenbusState::Closed;
         self.gone = true;
+    }
+
+    /// The device has panicked, and is not to be called again.
+    pub fn abandon(&mut self) {
+        self.connected = false;
+        self.vanish();
+    }
+
+    fn remove(&self, path: &str) {
+        if let Err(error) = self.store.remove(path) {
+            self.store_failed(&error);
+        }
     }
 
     /// The directory of the backend's error node.
@@ -344,8 +356,8 @@ fn key(name: &str, value: impl ToString) -> (String, String) {
     (name.to_owned(), value.to_string())
 }
 
-/// A state as frontends write it: one digit, and Mini-OS's with a NUL after it.
+/// A state as frontends write it, perhaps with the NUL that ends a string in C.
 fn parse_state(text: &str) -> Option<XenbusState> {
-    let number = text.trim_end_matches('\0').parse().ok()?;
+    let number = decimal(text.trim_end_matches('\0'))?;
     XenbusState::from_number(number)
 }

@@ -48,3 +48,6 @@ pub trait Device: Send + Debug {
     /// not look at its rings any more, but the domain may still run.
     fn disconnect(&mut self);
 }
+
+#[cfg(test)]
+mod tests;

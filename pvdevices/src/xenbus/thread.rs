@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc;
@@ -17,6 +18,9 @@ use super::machine::Machine;
 use super::{Device, Keys};
 use crate::domain::{Domain, Store, Watch};
 
+/// Events of the store that are taken note of at a time.
+const EVENTS_A_TURN: usize = 64;
+
 /// Where a device is, and what is told when it is gone.
 pub struct Bus {
     /// The store.
@@ -29,8 +33,8 @@ pub struct Bus {
     pub id: u32,
     /// The frontend's nodes besides `backend`, `backend-id` and `state`.
     pub frontend: Keys,
-    /// Called on the device's thread when it is unplugged, after its nodes are gone; not when it is
-    /// stopped.
+    /// Called when the device is gone, after its nodes are; not when it is stopped. Runs on the
+    /// device's thread, and so must not stop it.
     pub on_gone: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -166,8 +170,8 @@ impl DeviceThread {
         self.commands.send(Command::Unplug { force });
     }
 
-    /// Whether the device is gone: disconnected, its nodes removed. Told by [`AsFd`]'s descriptor
-    /// (readable from then on) and by [`Bus::on_gone`] too.
+    /// Whether the device is gone: disconnected, its nodes removed. [`Bus::on_gone`] is called then,
+    /// and [`AsFd`]'s descriptor is readable from then on.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.shown.gone.load(Ordering::Acquire)
@@ -220,29 +224,45 @@ struct Worker {
 
 impl Worker {
     fn run(mut self, on_gone: Option<Box<dyn FnOnce() + Send>>) -> Box<dyn Device> {
-        let stopped = loop {
+        // A device that panics must not stay in the store as if it were served.
+        let end = catch_unwind(AssertUnwindSafe(|| {
+            self.serve();
+            self.machine.disconnect();
+        }));
+        if end.is_err() {
+            self.machine.abandon();
+        }
+        if self.machine.is_gone() {
             self.show_state();
-            if self.machine.is_gone() {
-                break false;
-            }
-            if let Err(error) = self.wait() {
-                // Without its ears the device cannot be served.
-                log::error!(target: "xenbus", "{}: cannot wait for events: {error}", self.machine.name());
-                break true;
-            }
-            if self.drain() {
-                break true;
-            }
-        };
-        self.machine.disconnect();
-        if !stopped {
             self.shown.gone.store(true, Ordering::Release);
-            ring_bell(&self.shown.gone_fd);
             if let Some(on_gone) = on_gone {
                 on_gone();
             }
+            ring_bell(&self.shown.gone_fd);
         }
-        self.machine.into_device()
+        match end {
+            Ok(()) => self.machine.into_device(),
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    /// Until the device is gone or told to stop.
+    fn serve(&mut self) {
+        loop {
+            self.show_state();
+            if self.machine.is_gone() {
+                return;
+            }
+            if let Err(error) = self.wait() {
+                // Without its ears the device cannot be served.
+                let name = self.machine.name();
+                log::error!(target: "xenbus", "{name}: cannot wait for events: {error}");
+                return self.machine.unplug(true);
+            }
+            if self.drain() {
+                return;
+            }
+        }
     }
 
     fn show_state(&self) {
@@ -272,11 +292,10 @@ impl Worker {
                 Command::Close { connection, reason } => self.machine.close(connection, &reason),
             }
         }
-        let mut changed = false;
-        while self.watch.next().is_some() {
-            changed = true;
-        }
-        if changed {
+        // One look serves for many events; but a frontend that writes without end must not keep
+        // the device from looking, nor from the next command.
+        let changed = (0..EVENTS_A_TURN).take_while(|_| self.watch.next().is_some());
+        if changed.count() > 0 {
             self.machine.look();
         }
         false
