@@ -62,10 +62,11 @@ impl BlkBack {
     /// Everything that a queue needs, from the frontend's nodes.
     fn open_queue(&self, frontend: &Frontend, shape: Shape) -> Result<Parts, DeviceError> {
         let size = shape.abi.entry_size();
-        let ring = match frontend.ring("ring-ref", shape.order, size) {
-            // An order of 0 is written both ways.
-            Err(DeviceError::Missing { .. }) if shape.order == Some(0) => {
-                frontend.ring("ring-ref", None, size)?
+        let order = shape.order.filter(|order| *order > 0);
+        let ring = match frontend.ring("ring-ref", order, size) {
+            // One page's name is written both ways.
+            Err(DeviceError::Missing { .. }) if order.is_none() => {
+                frontend.ring("ring-ref", Some(0), size)?
             }
             ring => ring?,
         };

@@ -26,3 +26,8 @@ pub use policy::{
 };
 pub use request::MAX_INDIRECT;
 pub use stats::{OpStats, Stats};
+
+#[cfg(any(test, feature = "mock"))]
+pub mod mock;
+#[cfg(test)]
+mod tests;
