@@ -16,6 +16,9 @@ use crate::domain::{BACKEND_DOMID, DeviceNodes, Domain, Store, StoreRefused, Wat
 /// `EINVAL`, with which the backend's error node begins as `xenbus_dev_error` writes it.
 const EINVAL: u32 = 22;
 
+/// Characters of a message in the error node, far below what the store takes.
+const ERROR_CHARACTERS: usize = 500;
+
 /// Faults of the frontend that are told in the log; it could make them without end.
 const TOLD_FAULTS: u32 = 10;
 
@@ -140,7 +143,8 @@ impl Machine {
                 Some(state) => self.step(state),
                 None => self.fault(&format!("the frontend's state is '{}'", shown(&text))),
             },
-            Err(error) => self.store_failed(&error),
+            // What the frontend wrote is not text.
+            Err(error) => self.fault(&error.to_string()),
         }
     }
 
@@ -250,9 +254,11 @@ impl Machine {
     /// Disconnects, and tells the frontend and the log why.
     fn fail(&mut self, error: &DeviceError) {
         self.disconnect();
-        self.fault(&error.to_string());
+        let told = error.to_string();
+        self.fault(&told);
         let node = format!("{}/error", self.error_path());
-        if let Err(error) = self.store.write(&node, &format!("{EINVAL} {error}")) {
+        let value = format!("{EINVAL} {told:.*}", ERROR_CHARACTERS);
+        if let Err(error) = self.store.write(&node, &value) {
             self.store_failed(&error);
         }
         self.set_state(XenbusState::Closing, Keys::new());
