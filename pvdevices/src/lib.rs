@@ -10,5 +10,6 @@ pub mod domain;
 pub mod image;
 #[cfg(any(test, feature = "mock"))]
 pub mod mock;
+pub mod netend;
 pub mod ring;
 pub mod xenbus;

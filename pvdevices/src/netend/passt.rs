@@ -1,0 +1,184 @@
+//! `-netdev user`: passt, which turns frames into the host's own connections, as a child at the
+//! other end of a stream socket. It needs no rights and ends when that socket closes.
+
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use log::{debug, info};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::config::{ForwardProtocol, UserConfig};
+use super::{NetEndError, StreamEnd};
+
+/// How long passt may take until it says something.
+const START: Duration = Duration::from_secs(3);
+/// Silence after which it is taken to run: one that fails says why and ends.
+const SETTLED: Duration = Duration::from_millis(25);
+/// The most bytes of what it says that are kept.
+const KEPT: usize = 4096;
+
+/// passt, which ends with this.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    said: Arc<Mutex<String>>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may be gone already; nothing else can go wrong.
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+impl Process {
+    /// What to say of a passt that has closed its socket.
+    pub(super) fn epitaph(mut self) -> String {
+        // It closes its socket when it ends; a moment later it has.
+        thread::sleep(SETTLED);
+        let status = match self.child.try_wait() {
+            Ok(Some(status)) => status.to_string(),
+            _ => "its socket closed".to_owned(),
+        };
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        match last_line(&said) {
+            Some(line) => format!("passt has ended ({status}): {line}"),
+            None => format!("passt has ended ({status})"),
+        }
+    }
+}
+
+/// Starts passt and connects to it.
+pub(super) fn start(name: &str, config: &UserConfig) -> Result<StreamEnd, NetEndError> {
+    let (ours, theirs) =
+        UnixStream::pair().map_err(NetEndError::host("make a socket for passt"))?;
+    let mut child = Command::new("passt")
+        .args(arguments(config))
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => NetEndError::NoPasst(error),
+            _ => NetEndError::Run {
+                path: "passt".into(),
+                source: error,
+            },
+        })?;
+    let stderr = child.stderr.take();
+    let said = Arc::default();
+    let mut process = Process { child, said };
+    if let Some(mut stderr) = stderr {
+        settle(&mut process, &mut stderr)?;
+        let (name, said) = (name.to_owned(), process.said.clone());
+        thread::Builder::new()
+            .name("passt-log".to_owned())
+            .spawn(move || listen(&name, &said, &mut stderr))
+            .map_err(NetEndError::host("start a thread for passt"))?;
+    }
+    info!(target: "xenner::net", "{name}: passt runs as process {}", process.child.id());
+    let end = StreamEnd::connected(name, ours.into())
+        .map_err(NetEndError::host("set up the socket to passt"))?;
+    Ok(end.with_process(process))
+}
+
+/// passt's command line (passt(1)).
+fn arguments(config: &UserConfig) -> Vec<String> {
+    let mut args: Vec<String> = Vec::new();
+    let mut add = |words: &[&str]| args.extend(words.iter().map(|&word| word.to_owned()));
+    // The socket is its standard input.
+    add(&["--foreground", "--one-off", "--fd", "0"]);
+    match (config.ipv4, config.ipv6) {
+        (true, false) => add(&["--ipv4-only"]),
+        (false, true) => add(&["--ipv6-only"]),
+        _ => {}
+    }
+    if config.ipv4 {
+        add(&["--address", &config.guest.to_string()]);
+        add(&["--netmask", &config.prefix.to_string()]);
+        add(&["--gateway", &config.host.to_string()]);
+        add(&["--dns-forward", &config.dns.to_string()]);
+    }
+    if !config.search.is_empty() {
+        add(&["--search", &config.search.join(" ")]);
+    }
+    for forward in &config.forwards {
+        let option = match forward.protocol {
+            ForwardProtocol::Tcp => "--tcp-ports",
+            ForwardProtocol::Udp => "--udp-ports",
+        };
+        let addr = forward.host_addr.map(|addr| format!("{addr}/"));
+        let ports = format!("{}:{}", forward.host_port, forward.guest_port);
+        add(&[option, &format!("{}{ports}", addr.unwrap_or_default())]);
+    }
+    args
+}
+
+/// Waits until passt runs or has failed.
+fn settle(process: &mut Process, stderr: &mut ChildStderr) -> Result<(), NetEndError> {
+    let mut patience = START;
+    let mut said = String::new();
+    while readable(stderr, patience).map_err(NetEndError::host("wait for passt"))? {
+        let mut buf = [0; 1024];
+        match stderr
+            .read(&mut buf)
+            .map_err(NetEndError::host("read what passt says"))?
+        {
+            0 => {
+                let status = process
+                    .child
+                    .wait()
+                    .map_err(NetEndError::host("wait for passt"))?;
+                let line = last_line(&said).unwrap_or("it says nothing");
+                return Err(NetEndError::PasstEnded(format!("{line} ({status})")));
+            }
+            count => keep(&mut said, &buf[..count]),
+        }
+        patience = SETTLED;
+    }
+    debug!(target: "xenner::net", "passt says: {}", said.trim());
+    Ok(())
+}
+
+fn readable(stderr: &ChildStderr, patience: Duration) -> io::Result<bool> {
+    let mut fds = [PollFd::new(stderr, PollFlags::IN)];
+    let timeout = Timespec {
+        tv_sec: patience.as_secs().cast_signed(),
+        tv_nsec: patience.subsec_nanos().into(),
+    };
+    Ok(poll(&mut fds, Some(&timeout))? > 0)
+}
+
+/// Logs what passt says until it ends.
+fn listen(name: &str, said: &Mutex<String>, stderr: &mut ChildStderr) {
+    let mut buf = [0; 1024];
+    while let Ok(count @ 1..) = stderr.read(&mut buf) {
+        let text = String::from_utf8_lossy(&buf[..count]).into_owned();
+        debug!(target: "xenner::net", "{name}: passt says: {}", text.trim());
+        keep(
+            &mut said.lock().unwrap_or_else(PoisonError::into_inner),
+            text.as_bytes(),
+        );
+    }
+}
+
+/// Adds to what was said, of which the last part is kept.
+fn keep(said: &mut String, more: &[u8]) {
+    said.push_str(&String::from_utf8_lossy(more));
+    if let Some(excess) = said.len().checked_sub(KEPT) {
+        let cut = (excess..said.len()).find(|&at| said.is_char_boundary(at));
+        said.drain(..cut.unwrap_or(said.len()));
+    }
+}
+
+fn last_line(said: &str) -> Option<&str> {
+    said.lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty() && !line.contains("to syslog"))
+}
