@@ -10,6 +10,7 @@ pub mod domain;
 pub mod image;
 #[cfg(any(test, feature = "mock"))]
 pub mod mock;
+pub mod netback;
 pub mod netend;
 pub mod ring;
 pub mod xenbus;
