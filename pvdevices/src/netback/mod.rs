@@ -8,6 +8,8 @@
 
 pub mod frame;
 mod mac;
+#[cfg(any(test, feature = "mock"))]
+pub mod mock;
 mod multicast;
 mod queue;
 mod rx;

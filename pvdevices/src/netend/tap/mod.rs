@@ -34,6 +34,8 @@ pub struct TapEnd {
     vnet_hdr: bool,
     /// Whether the host spreads frames over several queues.
     multi_queue: bool,
+    /// A frame was not taken because of a limit.
+    blocked: bool,
     failed: bool,
 }
 
@@ -185,6 +187,7 @@ impl TapEnd {
             fd,
             vnet_hdr: has_header,
             multi_queue: flags.contains(Flags::MULTI_QUEUE),
+            blocked: false,
             failed: false,
         };
         Ok(end)
@@ -211,7 +214,8 @@ impl NetEnd for TapEnd {
     fn wait(&self) -> Wait<'_> {
         Wait {
             fd: (!self.failed).then(|| self.fd.as_fd()),
-            ..Wait::default()
+            writable: self.blocked,
+            deadline: None,
         }
     }
 
@@ -243,6 +247,7 @@ impl NetEnd for TapEnd {
         } else {
             rustix::io::write(&self.fd, frame)
         };
+        self.blocked = done == Err(Errno::AGAIN);
         match done {
             Ok(_) => Sent::Done,
             // A send buffer limit (TUNSETSNDBUF) that is reached.
