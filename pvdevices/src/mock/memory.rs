@@ -4,7 +4,7 @@
 #![expect(unsafe_code)]
 
 use std::cell::UnsafeCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt::{self, Debug};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -113,17 +113,35 @@ impl SharedPage for MockPage {
 
 /// What an entry of the grant table grants domain 0.
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct Rights {
     frame: u64,
     access: Access,
 }
 
+/// An entry: what is granted now, and the mappings that are held.
 #[derive(Debug, Default)]
+struct Entry {
+    rights: Option<Rights>,
+    reads: u32,
+    writes: u32,
+}
+
+impl Entry {
+    fn is_mapped(&self) -> bool {
+        self.reads + self.writes > 0
+    }
+
+    fn count(&mut self, access: Access) -> &mut u32 {
+        match access {
+            Access::Read => &mut self.reads,
+            Access::Write => &mut self.writes,
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Table {
-    entries: HashMap<u32, Entry>,
-    next: u32,
-    /// Mappings that are held, by reference: for reading, for writing.
-    active: HashMap<u32, (u32, u32)>,
+    entries: Vec<Entry>,
     /// Frames of a kind that must not be written (page tables).
     protected: HashSet<u64>,
     /// Calls of map.
@@ -139,10 +157,12 @@ pub(super) struct MockGrants {
 
 impl MockGrants {
     pub fn new(memory: Arc<MockMemory>) -> Self {
+        // The toolstack's entries come first.
+        let reserved = xenner_xen_abi::grant_table::GNTTAB_NR_RESERVED_ENTRIES;
         let table = Table {
-            // The toolstack's entries come first.
-            next: xenner_xen_abi::grant_table::GNTTAB_NR_RESERVED_ENTRIES,
-            ..Table::default()
+            entries: (0..reserved).map(|_| Entry::default()).collect(),
+            protected: HashSet::new(),
+            maps: 0,
         };
         Self {
             memory,
@@ -155,23 +175,27 @@ impl MockGrants {
     }
 
     pub fn grant(&self, frame: u64, access: Access) -> u32 {
-        let mut table = self.table();
-        let gref = table.next;
-        table.next += 1;
-        table.entries.insert(gref, Entry { frame, access });
+        let entries = &mut self.table().entries;
+        // References are not used again, so that a stale one is found out.
+        let gref = u32::try_from(entries.len()).expect("a free reference");
+        entries.push(Entry {
+            rights: Some(Rights { frame, access }),
+            ..Entry::default()
+        });
         gref
     }
 
     pub fn end(&self, gref: u32) -> bool {
-        let mut table = self.table();
-        if table.active.contains_key(&gref) {
-            return false;
+        match self.table().entries.get_mut(gref as usize) {
+            Some(entry) if !entry.is_mapped() => entry.rights.take().is_some(),
+            _ => false,
         }
-        table.entries.remove(&gref).is_some()
     }
 
     pub fn revoke(&self, gref: u32) {
-        self.table().entries.remove(&gref);
+        if let Some(entry) = self.table().entries.get_mut(gref as usize) {
+            entry.rights = None;
+        }
     }
 
     pub fn protect(&self, frame: u64) {
@@ -179,9 +203,10 @@ impl MockGrants {
     }
 
     pub fn mapped(&self) -> Vec<u32> {
-        let mut mapped: Vec<u32> = self.table().active.keys().copied().collect();
-        mapped.sort_unstable();
-        mapped
+        let table = self.table();
+        let entries = (0..).zip(&table.entries);
+        let mapped = entries.filter(|(_, entry)| entry.is_mapped());
+        mapped.map(|(gref, _)| gref).collect()
     }
 
     pub fn maps(&self) -> u64 {
@@ -193,44 +218,31 @@ impl MockGrants {
 // for writing.
 unsafe impl GrantTable for MockGrants {
     fn map(&self, gref: u32, access: Access) -> Result<Granted, GrantError> {
-        let mut table = self.table();
+        let table = &mut *self.table();
         table.maps += 1;
-        let entry = *table
-            .entries
-            .get(&gref)
-            .ok_or(GrantError::BadReference(gref))?;
-        if access == Access::Write && entry.access == Access::Read {
+        let entry = table.entries.get_mut(gref as usize);
+        let entry = entry.ok_or(GrantError::BadReference(gref))?;
+        let rights = entry.rights.ok_or(GrantError::BadReference(gref))?;
+        if access == Access::Write && rights.access == Access::Read {
             return Err(GrantError::ReadOnly(gref));
         }
-        if access == Access::Write && table.protected.contains(&entry.frame) {
+        if access == Access::Write && table.protected.contains(&rights.frame) {
             return Err(GrantError::BadFrame(gref));
         }
-        let page = self.memory.pointer(entry.frame);
+        let page = self.memory.pointer(rights.frame);
         let page = page.ok_or(GrantError::BadFrame(gref))?;
-        let (reads, writes) = table.active.entry(gref).or_default();
-        *match access {
-            Access::Read => reads,
-            Access::Write => writes,
-        } += 1;
+        *entry.count(access) += 1;
         Ok(Granted {
             page,
             gref,
             access,
-            frame: entry.frame,
+            frame: rights.frame,
         })
     }
 
     fn unmap(&self, granted: &Granted) {
-        let mut table = self.table();
-        let counts = table.active.get_mut(&granted.gref);
-        let (reads, writes) = counts.expect("only what is mapped is unmapped");
-        let count = match granted.access {
-            Access::Read => &mut *reads,
-            Access::Write => &mut *writes,
-        };
+        let entry = &mut self.table().entries[granted.gref as usize];
+        let count = entry.count(granted.access);
         *count = count.checked_sub(1).expect("unmapped once for each map");
-        if (*reads, *writes) == (0, 0) {
-            table.active.remove(&granted.gref);
-        }
     }
 }

@@ -185,20 +185,27 @@ impl MockRing {
 
     /// Writes into the slot of an index, whoever owns it.
     pub fn write_slot(&self, index: u32, data: &[u8]) {
-        let start = self.slot(index);
-        for (at, byte) in data.iter().enumerate() {
-            let at = start + at;
-            self.pages[at / PAGE_SIZE].put(at % PAGE_SIZE, &[*byte]);
+        let mut at = self.slot(index);
+        let mut data = data;
+        while !data.is_empty() {
+            let off = at % PAGE_SIZE;
+            let (part, rest) = data.split_at(data.len().min(PAGE_SIZE - off));
+            self.pages[at / PAGE_SIZE].put(off, part);
+            at += part.len();
+            data = rest;
         }
     }
 
     /// Reads the slot of an index.
     pub fn read_slot(&self, index: u32, buf: &mut [u8]) {
-        let start = self.slot(index);
-        for (at, byte) in buf.iter_mut().enumerate() {
-            let at = start + at;
-            let page = self.pages[at / PAGE_SIZE].page();
-            page.read(at % PAGE_SIZE, std::slice::from_mut(byte));
+        let mut at = self.slot(index);
+        let mut buf = buf;
+        while !buf.is_empty() {
+            let off = at % PAGE_SIZE;
+            let (part, rest) = buf.split_at_mut(buf.len().min(PAGE_SIZE - off));
+            self.pages[at / PAGE_SIZE].page().read(off, part);
+            at += part.len();
+            buf = rest;
         }
     }
 

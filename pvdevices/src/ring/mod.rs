@@ -22,7 +22,7 @@ const RSP_EVENT: usize = offset_of!(SringHeader, rsp_event);
 /// Pages of the largest ring (`XENBUS_MAX_RING_GRANTS`, order 4).
 pub const MAX_RING_PAGES: usize = 16;
 
-/// Why a ring cannot be served. All but the first two are the frontend's fault.
+/// Why a ring cannot be served. What a frontend has chosen is its fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RingError {
     /// The number of pages is not one that rings have.
@@ -34,6 +34,9 @@ pub enum RingError {
     /// A page is granted for reading only.
     #[error("Grant reference {0} of the ring is read-only")]
     ReadOnly(u32),
+    /// A saved state that no ring has been in.
+    #[error("A ring cannot be in the saved state {0:?}")]
+    State(RingState),
     /// The producer's index is beyond the ring, or behind what was consumed already.
     #[error(
         "The frontend's req_prod is {req_prod:#x}, {req_cons:#x} are consumed and {rsp_prod:#x} answered in a ring of {size}"
@@ -117,6 +120,9 @@ impl BackRing {
             state,
             broken: None,
         };
+        if state.rsp_prod_pvt.wrapping_sub(state.rsp_prod) > size {
+            return Err(RingError::State(state));
+        }
         ring.load_req_prod()?;
         Ok(ring)
     }

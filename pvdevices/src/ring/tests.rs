@@ -153,6 +153,14 @@ fn an_impossible_start_is_refused() {
     };
     front.forge_rsp_prod(0);
     assert!(BackRing::restore(map(&domain, &front), 112, state).is_err());
+    let state = RingState {
+        req_cons: 3,
+        rsp_prod_pvt: 3,
+        rsp_prod: 4,
+    };
+    front.forge_req_prod(3);
+    let refused = BackRing::restore(map(&domain, &front), 112, state).unwrap_err();
+    assert_eq!(refused, RingError::State(state));
 }
 
 #[test]

@@ -137,6 +137,7 @@ pub fn spawn(device: Box<dyn Device>, mut bus: Bus) -> io::Result<DeviceThread> 
         orders,
         bell: commands.bell.clone(),
         shown: shown.clone(),
+        more: false,
     };
     let thread = std::thread::Builder::new()
         .name(name.replace(' ', "-"))
@@ -220,6 +221,8 @@ struct Worker {
     orders: mpsc::Receiver<Command>,
     bell: Arc<OwnedFd>,
     shown: Arc<Shown>,
+    /// Events were left for the next turn.
+    more: bool,
 }
 
 impl Worker {
@@ -271,6 +274,9 @@ impl Worker {
     }
 
     fn wait(&self) -> io::Result<()> {
+        if self.more {
+            return Ok(());
+        }
         let mut fds = [
             PollFd::from_borrowed_fd(self.watch.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN),
@@ -294,10 +300,13 @@ impl Worker {
         }
         // One look serves for many events; but a frontend that writes without end must not keep
         // the device from looking, nor from the next command.
-        let changed = (0..EVENTS_A_TURN).take_while(|_| self.watch.next().is_some());
-        if changed.count() > 0 {
+        let events = (0..EVENTS_A_TURN).take_while(|_| self.watch.next().is_some());
+        let events = events.count();
+        if events > 0 {
             self.machine.look();
         }
+        // Only after the last event does the watch promise that its descriptor tells of the next.
+        self.more = events == EVENTS_A_TURN;
         false
     }
 }
