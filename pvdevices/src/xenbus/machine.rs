@@ -68,6 +68,7 @@ impl Machine {
             gone: false,
             faults: 0,
         };
+        machine.store.remove(&machine.error_path())?;
         machine.store.publish_device(&DeviceNodes {
             domid,
             frontend: machine.frontend.clone(),
