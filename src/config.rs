@@ -9,10 +9,14 @@ use std::path::PathBuf;
 
 use xenner_console::config::ChardevConfig;
 
+mod disk;
 #[cfg(test)]
 mod tests;
 mod validate;
 
+pub use disk::{
+    BlockNodeConfig, DiskConfig, DiskFault, DiskKind, ErrorAction, MAX_SERIAL, PassedFd, Vdev,
+};
 pub use validate::ConfigError;
 
 /// One mebibyte in bytes.
@@ -67,6 +71,12 @@ pub struct VmConfig {
     pub chardevs: Vec<ChardevConfig>,
     /// PV consoles in order: the first is the guest's hvc0.
     pub consoles: Vec<ConsoleConfig>,
+    /// `-add-fd`: descriptors that file names of `/dev/fdset/N` lead to.
+    pub fd_sets: Vec<PassedFd>,
+    /// `-blockdev` and the images of `-drive`, in the order in which they are opened.
+    pub block_nodes: Vec<BlockNodeConfig>,
+    /// The guest's disks, in the order of the command line.
+    pub disks: Vec<DiskConfig>,
     /// `-echr`: the key that starts the commands of a `mux=on` character
     /// device; 1 is Ctrl-a, which types as 1 in ASCII.
     pub escape_char: u8,
@@ -112,6 +122,9 @@ impl Default for VmConfig {
             rtc: RtcBase::default(),
             chardevs: Vec::new(),
             consoles: Vec::new(),
+            fd_sets: Vec::new(),
+            block_nodes: Vec::new(),
+            disks: Vec::new(),
             escape_char: 1,
             lifecycle: Lifecycle::default(),
             pidfile: None,

@@ -6,10 +6,12 @@
 #![expect(unsafe_code)]
 // UNSAFETY: an inherited descriptor comes as a number; nothing but `from_raw_fd` makes an owner of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 /// Where passed descriptors come from.
 pub trait FdSource {
@@ -18,11 +20,15 @@ pub trait FdSource {
 
     /// A duplicate of a writable descriptor of set `set` (`-add-fd set=N`).
     fn fdset(&mut self, set: u32) -> io::Result<OwnedFd>;
+
+    /// A duplicate of a descriptor of set `set` that can be read, and written if `write`. The open
+    /// file's flags and locks are shared with the set.
+    fn fdset_for(&mut self, set: u32, write: bool) -> io::Result<OwnedFd>;
 }
 
 /// The descriptors above standard error that were open when [`InheritedFds::at_start`] ran.
 ///
-/// There are no sets here: a VMM that takes `-add-fd` wraps this type.
+/// There are no sets here; see [`FdSets`].
 #[derive(Debug, Default)]
 pub struct InheritedFds {
     free: BTreeSet<RawFd>,
@@ -60,10 +66,131 @@ impl FdSource for InheritedFds {
     }
 
     fn fdset(&mut self, _set: u32) -> io::Result<OwnedFd> {
-        Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            "no such descriptor set",
-        ))
+        Err(no_such_set())
+    }
+
+    fn fdset_for(&mut self, _set: u32, _write: bool) -> io::Result<OwnedFd> {
+        Err(no_such_set())
+    }
+}
+
+fn no_such_set() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "no such descriptor set")
+}
+
+/// One descriptor of a set.
+#[derive(Debug)]
+struct Passed {
+    fd: OwnedFd,
+    /// The number under which it was passed.
+    number: RawFd,
+    opaque: Option<String>,
+}
+
+/// What is known of one descriptor of a set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedInfo {
+    /// Its set.
+    pub set: u32,
+    /// The number under which it was passed.
+    pub number: RawFd,
+    /// What the parent calls it.
+    pub opaque: Option<String>,
+}
+
+/// Sets of passed descriptors: what `/dev/fdset/N` leads to (`-add-fd`).
+#[derive(Debug, Default)]
+pub struct FdSets {
+    inherited: InheritedFds,
+    sets: BTreeMap<u32, Vec<Passed>>,
+}
+
+impl FdSets {
+    /// No sets, and the descriptors that may be put into some.
+    pub fn new(inherited: InheritedFds) -> Self {
+        Self {
+            inherited,
+            sets: BTreeMap::new(),
+        }
+    }
+
+    /// Puts a descriptor that the parent left open into a set.
+    ///
+    /// # Errors
+    /// `EBADF` if it was not open when the process started or was taken already.
+    pub fn add_inherited(
+        &mut self,
+        number: RawFd,
+        set: u32,
+        opaque: Option<String>,
+    ) -> io::Result<()> {
+        let fd = self.inherited.take(number)?;
+        let passed = Passed { fd, number, opaque };
+        self.sets.entry(set).or_default().push(passed);
+        Ok(())
+    }
+
+    /// Puts a descriptor into a set, or into a new one; returns the set.
+    pub fn add(&mut self, fd: OwnedFd, set: Option<u32>, opaque: Option<String>) -> u32 {
+        let free = || (0..).find(|set| !self.sets.contains_key(set));
+        let set = set.or_else(free).unwrap_or(u32::MAX);
+        let number = fd.as_raw_fd();
+        let passed = Passed { fd, number, opaque };
+        self.sets.entry(set).or_default().push(passed);
+        set
+    }
+
+    /// Closes a descriptor of a set, or all of them; whether there was one. Duplicates in use stay.
+    pub fn remove(&mut self, set: u32, number: Option<RawFd>) -> bool {
+        let Some(all) = self.sets.get_mut(&set) else {
+            return false;
+        };
+        let before = all.len();
+        all.retain(|passed| number.is_some_and(|number| passed.number != number));
+        let removed = all.len() < before;
+        if all.is_empty() {
+            self.sets.remove(&set);
+        }
+        removed
+    }
+
+    /// Every descriptor of every set.
+    pub fn query(&self) -> Vec<PassedInfo> {
+        let all = self.sets.iter();
+        all.flat_map(|(set, passed)| {
+            passed.iter().map(|passed| PassedInfo {
+                set: *set,
+                number: passed.number,
+                opaque: passed.opaque.clone(),
+            })
+        })
+        .collect()
+    }
+
+    fn duplicate(&self, set: u32, suits: impl Fn(OFlags) -> bool) -> io::Result<OwnedFd> {
+        for passed in self.sets.get(&set).ok_or_else(no_such_set)? {
+            if suits(rustix::fs::fcntl_getfl(&passed.fd)? & OFlags::ACCMODE) {
+                return Ok(rustix::io::fcntl_dupfd_cloexec(&passed.fd, 3)?);
+            }
+        }
+        // What open says of a file that may not be opened like this.
+        Err(io::Error::from_raw_os_error(libc::EACCES))
+    }
+}
+
+impl FdSource for FdSets {
+    fn take(&mut self, fd: RawFd) -> io::Result<OwnedFd> {
+        self.inherited.take(fd)
+    }
+
+    fn fdset(&mut self, set: u32) -> io::Result<OwnedFd> {
+        self.duplicate(set, |mode| mode != OFlags::RDONLY)
+    }
+
+    fn fdset_for(&mut self, set: u32, write: bool) -> io::Result<OwnedFd> {
+        let exact = if write { OFlags::RDWR } else { OFlags::RDONLY };
+        self.duplicate(set, |mode| mode == exact)
+            .or_else(|_| self.duplicate(set, |mode| mode == OFlags::RDWR))
     }
 }
 
@@ -109,6 +236,29 @@ mod tests {
         assert_eq!(fds.take(0).unwrap_err().raw_os_error(), Some(libc::EBADF));
         assert!(fds.fdset(0).is_err());
         drop(left);
+    }
+
+    #[test]
+    fn sets_give_duplicates_of_what_can_be_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let writer = std::fs::File::create(&path).unwrap();
+        let mut sets = FdSets::default();
+        assert_eq!(sets.add(writer.into(), None, None), 0);
+        assert!(sets.fdset(0).is_ok());
+        assert_eq!(
+            sets.fdset_for(0, true).unwrap_err().raw_os_error(),
+            Some(libc::EACCES)
+        );
+        let both = std::fs::File::options().read(true).write(true).open(&path);
+        let number = sets.add(both.unwrap().into(), Some(0), Some("disk".into()));
+        assert_eq!(number, 0);
+        assert!(sets.fdset_for(0, true).is_ok() && sets.fdset_for(0, false).is_ok());
+        assert_eq!(sets.query()[1].opaque.as_deref(), Some("disk"));
+        let number = sets.query()[1].number;
+        assert!(sets.remove(0, Some(number)) && !sets.remove(0, Some(number)));
+        assert!(sets.remove(0, None) && !sets.remove(0, None));
+        assert_eq!(sets.fdset(0).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

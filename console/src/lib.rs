@@ -18,6 +18,6 @@ pub mod tty;
 pub use chardev::{Chardev, ChardevEvent, ChardevOptions, ChardevState};
 pub use endpoint::Listener;
 pub use error::ChardevError;
-pub use fdpass::{FdSource, InheritedFds, fdset_number};
+pub use fdpass::{FdSets, FdSource, InheritedFds, PassedInfo, fdset_number};
 pub use mux::ESCAPE;
 pub use outqueue::{BOUND, SCROLLBACK};

@@ -11,13 +11,14 @@ use super::error::CliError;
 use super::keyval::{KeyVals, KeyvalError};
 use super::suggest::nearest;
 use super::{Listing, asks_help, text};
-use crate::config::{ConsoleConfig, VmConfig};
+use crate::config::{ConsoleConfig, DiskKind, VmConfig};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Device options")]
 pub(super) struct DeviceOptions {
     /// Adds a device ('-device help' lists those there are). A serial port
-    /// becomes the PV console; what the guest can do without is taken and
+    /// becomes the PV console, a disk a paravirtual
+    /// one; what the guest can do without is taken and
     /// left out.
     #[arg(
         long,
@@ -31,27 +32,32 @@ pub(super) struct DeviceOptions {
 enum Fate {
     /// A PV console on its `chardev`.
     Console,
+    /// A paravirtual disk on its `drive`; see `disk`.
+    Disk(DiskKind),
     /// Taken, and not there for the guest.
     LeftOut,
     /// Refused: a guest that is given it needs it.
     Refused(&'static str),
 }
 
-const DISK: Fate = Fate::Refused("Disks are");
+const DISK: Fate = Fate::Disk(DiskKind::Disk);
+const CDROM: Fate = Fate::Disk(DiskKind::Cdrom);
+const FLOPPY: Fate = Fate::Refused("Floppy disks are");
 const NIC: Fate = Fate::Refused("Network devices are");
 const DISPLAY: Fate = Fate::Refused("Displays are");
 const MEMORY: Fate = Fate::Refused("Memory devices are");
 const HOST: Fate = Fate::Refused("Host devices are");
 
 /// Driver names, sorted.
-const DEVICES: [(&str, Fate); 81] = [
+const DEVICES: [(&str, Fate); 87] = [
     ("AC97", Fate::LeftOut),
     ("VGA", DISPLAY),
+    ("ahci", Fate::LeftOut),
     ("bochs-display", DISPLAY),
     ("cirrus-vga", DISPLAY),
     ("e1000", NIC),
     ("e1000e", NIC),
-    ("floppy", DISK),
+    ("floppy", FLOPPY),
     ("hda-duplex", Fate::LeftOut),
     ("hda-micro", Fate::LeftOut),
     ("hda-output", Fate::LeftOut),
@@ -66,7 +72,7 @@ const DEVICES: [(&str, Fate); 81] = [
     ("ich9-usb-uhci1", Fate::LeftOut),
     ("ich9-usb-uhci2", Fate::LeftOut),
     ("ich9-usb-uhci3", Fate::LeftOut),
-    ("ide-cd", DISK),
+    ("ide-cd", CDROM),
     ("ide-hd", DISK),
     ("igb", NIC),
     ("intel-hda", Fate::LeftOut),
@@ -93,7 +99,7 @@ const DEVICES: [(&str, Fate); 81] = [
     ("ramfb", DISPLAY),
     ("rtl8139", NIC),
     ("sb16", Fate::LeftOut),
-    ("scsi-cd", DISK),
+    ("scsi-cd", CDROM),
     ("scsi-hd", DISK),
     ("tulip", NIC),
     ("usb-ehci", Fate::LeftOut),
@@ -112,14 +118,18 @@ const DEVICES: [(&str, Fate); 81] = [
     ("virtio-9p-pci", Fate::Refused("Shared file systems are")),
     ("virtio-balloon-device", Fate::LeftOut),
     ("virtio-balloon-pci", Fate::LeftOut),
+    ("virtio-blk", DISK),
     ("virtio-blk-device", DISK),
     ("virtio-blk-pci", DISK),
+    ("virtio-blk-pci-non-transitional", DISK),
+    ("virtio-blk-pci-transitional", DISK),
     ("virtio-gpu-pci", DISPLAY),
     ("virtio-keyboard-pci", Fate::LeftOut),
     ("virtio-net-device", NIC),
     ("virtio-net-pci", NIC),
     ("virtio-rng-device", Fate::LeftOut),
     ("virtio-rng-pci", Fate::LeftOut),
+    ("virtio-scsi-device", Fate::LeftOut),
     ("virtio-scsi-pci", Fate::LeftOut),
     ("virtio-serial-device", Fate::LeftOut),
     ("virtio-serial-pci", Fate::LeftOut),
@@ -127,6 +137,7 @@ const DEVICES: [(&str, Fate); 81] = [
     ("virtio-vga", DISPLAY),
     ("virtserialport", Fate::LeftOut),
     ("vmxnet3", NIC),
+    ("xen-cdrom", CDROM),
     ("xen-console", Fate::Console),
     ("xen-disk", DISK),
 ];
@@ -151,6 +162,8 @@ impl DeviceOptions {
     pub(super) fn listing(&self) -> Option<Listing> {
         let row = |(name, fate): &(&'static str, Fate)| match fate {
             Fate::Console => Some((*name, "the PV console: chardev=ID")),
+            Fate::Disk(DiskKind::Disk) => Some((*name, "a paravirtual disk: drive=ID[,vdev=xvda]")),
+            Fate::Disk(DiskKind::Cdrom) => Some((*name, "a paravirtual CD-ROM: [drive=ID]")),
             Fate::LeftOut => Some((*name, "taken; the guest does not see it")),
             Fate::Refused(_) => None,
         };
@@ -173,6 +186,8 @@ impl DeviceOptions {
                     let console = console(keys).map_err(CliError::in_value("device"))?;
                     config.consoles.push(console);
                 }
+                // These are read together with the drives.
+                Fate::Disk(_) => {}
                 Fate::LeftOut => {
                     config
                         .notes
@@ -189,6 +204,21 @@ impl DeviceOptions {
         }
         Ok(())
     }
+}
+
+/// What a driver is if it is a disk.
+pub(super) fn disk_kind(driver: &str) -> Option<DiskKind> {
+    match DEVICES.iter().find(|(known, _)| *known == driver) {
+        Some((_, Fate::Disk(kind))) => Some(*kind),
+        _ => None,
+    }
+}
+
+/// Whether a value of `-device` is a disk's.
+pub(super) fn is_disk(value: &str) -> bool {
+    let keys = KeyVals::parse_or_json(value, Some("driver"));
+    let driver = keys.and_then(|mut keys| keys.need_text("driver", "NAME"));
+    driver.is_ok_and(|driver| disk_kind(&driver).is_some())
 }
 
 fn fate(driver: &str) -> Result<Fate, CliError> {

@@ -41,8 +41,7 @@ pub enum CliError {
     },
     /// A word that is no option and no option's value.
     #[error(
-        "{}: Not an option; disk images are not supported by this version, \
-         and a kernel is given by -kernel FILE",
+        "{}: Not an option; a disk image is given by -drive file=FILE, a kernel by -kernel FILE",
         Shown(.word)
     )]
     StrayWord {
@@ -60,7 +59,7 @@ pub enum CliError {
     Unsupported {
         /// The option's name without its dash.
         option: &'static str,
-        /// What is not supported, with its verb ("Disks are").
+        /// What is not supported, with its verb ("Displays are").
         what: &'static str,
     },
     /// QEMU's option takes this value, this version of xenner does not.
@@ -70,7 +69,7 @@ pub enum CliError {
         option: &'static str,
         /// The value, or the part of it at fault.
         value: String,
-        /// What is not supported, with its verb ("Disks are").
+        /// What is not supported, with its verb ("Displays are").
         what: &'static str,
     },
     /// The keys or values of an option are wrong.

@@ -358,6 +358,27 @@ impl KeyVals {
         }
     }
 
+    /// Takes the keys of an object inside: `file.driver=...` is `driver=...` of the object `file`.
+    pub fn take_object(&mut self, key: &str) -> Option<Self> {
+        self.note_asked(key);
+        let mut object = Self::default();
+        for entry in self.entries.iter_mut().filter(|entry| !entry.taken) {
+            let inner = entry.key.strip_prefix(key);
+            if let Some(inner) = inner.and_then(|rest| rest.strip_prefix('.')) {
+                object.push(inner.to_owned(), entry.value.clone());
+                entry.taken = true;
+            }
+        }
+        (!object.entries.is_empty()).then_some(object)
+    }
+
+    /// Whether the key is JSON's `null`, which takes it.
+    pub fn take_null(&mut self, key: &str) -> bool {
+        let mut entries = self.entries.iter_mut();
+        let null = entries.find(|entry| entry.key == key && entry.value == Value::Null);
+        null.map(|entry| entry.taken = true).is_some()
+    }
+
     /// Takes everything that is left, as texts, in the order given.
     pub fn take_rest(&mut self) -> Vec<(String, String)> {
         let left = self.entries.iter_mut().filter(|entry| !entry.taken);

@@ -13,10 +13,13 @@ use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::VmConfig;
 
+mod blockdev;
 mod boot;
 mod chardev;
 mod console;
 mod device;
+mod disk;
+mod drive;
 mod error;
 mod foreign;
 mod help;
@@ -84,6 +87,8 @@ struct Options {
     #[command(flatten)]
     console: console::ConsoleOptions,
     #[command(flatten)]
+    disk: disk::DiskOptions,
+    #[command(flatten)]
     device: device::DeviceOptions,
     #[command(flatten)]
     process: process::ProcessOptions,
@@ -128,6 +133,7 @@ impl Options {
         self.name.apply(&mut config)?;
         self.boot.apply(&mut config)?;
         self.process.apply(&mut config)?;
+        self.disk.apply(matches, &mut config)?;
         self.device.apply(&mut config)?;
         let around = console::Surroundings {
             nodefaults: self.process.nodefaults,

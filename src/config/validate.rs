@@ -7,8 +7,8 @@ use thiserror::Error;
 use xenner_console::config::{ChardevBackend, ChardevConfig};
 
 use super::{
-    ConsoleConfig, HvLog, MAX_APPEND, MAX_CONSOLES, MAX_MEMORY, MAX_NAME, MAX_VCPUS, MIB,
-    MIN_MEMORY, Machine, MemoryConfig, PAGE_SIZE, VcpuConfig, VmConfig,
+    ConsoleConfig, DiskFault, HvLog, MAX_APPEND, MAX_CONSOLES, MAX_MEMORY, MAX_NAME, MAX_VCPUS,
+    MIB, MIN_MEMORY, Machine, MemoryConfig, PAGE_SIZE, VcpuConfig, Vdev, VmConfig,
 };
 
 /// Why a configuration describes no domain; the message names the option.
@@ -105,12 +105,34 @@ pub enum ConfigError {
          write 'none' for the others"
     )]
     Consoles(usize),
+    /// A disk that cannot be.
+    #[error("Disk {vdev}{}: {fault}", Named(.id.as_deref()))]
+    Disk {
+        /// Its place.
+        vdev: Vdev,
+        /// Its id, if it has one.
+        id: Option<String>,
+        /// What is wrong.
+        fault: DiskFault,
+    },
     /// A daemon has no terminal.
     #[error(
         "-daemonize: Character device '{0}' uses stdio, which a daemon does not have; \
          use -serial pty, unix:PATH,server=on or none"
     )]
     DaemonOnStdio(String),
+}
+
+/// ` (ID)`, or nothing.
+struct Named<'a>(Option<&'a str>);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(id) => write!(f, " ({})", id.escape_debug()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A number of bytes with the largest unit that divides it.
@@ -139,6 +161,7 @@ impl VmConfig {
         self.validate_memory()?;
         self.validate_vcpus()?;
         self.validate_chardevs()?;
+        self.validate_disks()?;
         self.validate_consoles()
     }
 
@@ -231,6 +254,26 @@ impl VmConfig {
             if let Some(first) = on_stdio.replace(chardev) {
                 return Err(ConfigError::TwoStdio(first.id.clone(), chardev.id.clone()));
             }
+        }
+        Ok(())
+    }
+
+    fn validate_disks(&self) -> Result<(), ConfigError> {
+        let mut places = HashSet::new();
+        let mut ids = HashSet::new();
+        for disk in &self.disks {
+            let fault = |fault| ConfigError::Disk {
+                vdev: disk.vdev,
+                id: disk.id.clone(),
+                fault,
+            };
+            if !places.insert(disk.vdev) {
+                return Err(fault(DiskFault::Place));
+            }
+            if let Some(id) = disk.id.as_ref().filter(|id| !ids.insert(id.as_str())) {
+                return Err(fault(DiskFault::Id(id.clone())));
+            }
+            disk.check().map_err(fault)?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The command line from outside: `cli::parse`, and the program's exit codes.
 
 mod console;
+mod disks;
 mod domain;
 mod process;
 mod program;

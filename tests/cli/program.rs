@@ -38,7 +38,9 @@ fn words_that_are_no_options() {
     ] {
         assert_eq!(fault(args), message, "{args:?}");
     }
-    assert!(fault(&["disk.img"]).starts_with("'disk.img': Not an option; disk images are not"));
+    assert!(
+        fault(&["disk.img"]).starts_with("'disk.img': Not an option; a disk image is given by")
+    );
     let long = format!("-{}", "y".repeat(100_000));
     assert!(fault(&[&long]).len() < 200);
     let not_utf8 = parse([OsString::from_vec(b"-\xff".to_vec())]).unwrap_err();

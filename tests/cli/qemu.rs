@@ -41,7 +41,7 @@ fn devices() {
         ("id=x", "Key 'driver' is missing; add driver=NAME"),
         (
             r#"{"driver":"virtio-blk-pci","drive":"d"}"#,
-            "'virtio-blk-pci': Disks are not supported by this version; leave it out",
+            "drive='d': no -drive has this id and no -blockdev this node-name; add one",
         ),
         (
             "e1000,netdev=n",
@@ -100,8 +100,7 @@ fn options_that_change_nothing() {
 #[test]
 fn options_that_are_refused() {
     for (args, message) in [
-        (&["-drive", "file=x"][..], "-drive: Disks are"),
-        (&["-blockdev", "{}"], "-blockdev: Disks are"),
+        (&["-fda", "x"][..], "-fda: Floppy disks are"),
         (&["-netdev", "user,id=n"], "-netdev: Network devices are"),
         (&["-nic", "user"], "-nic: 'user': Network devices are"),
         (
@@ -128,8 +127,8 @@ fn options_that_are_refused() {
             "-run-with: '/x': Changing the root directory is",
         ),
         // The leftmost is named.
-        (&["-numa", "node", "-drive", "x"], "-numa: NUMA is"),
-        (&["-drive", "x", "-numa", "node"], "-drive: Disks are"),
+        (&["-numa", "node", "-fda", "x"], "-numa: NUMA is"),
+        (&["-fda", "x", "-numa", "node"], "-fda: Floppy disks are"),
     ] {
         let line = fault(args);
         assert!(line.starts_with(message), "{line}");
@@ -184,14 +183,19 @@ const LIBVIRT: [(&str, Option<&str>); 6] = [
         Some("-mon: Monitors are not supported by this version; leave the option out"),
     ),
     (
-        "-kernel /k -blockdev {\"driver\":\"file\",\"filename\":\"/b\",\"node-name\":\"libvirt-2-storage\"} \
-         -device {\"driver\":\"virtio-blk-pci\",\"drive\":\"libvirt-2-format\",\"id\":\"virtio-disk0\"}",
-        Some("-blockdev: Disks are not supported by this version; leave the option out"),
+        "-S -name f2 -kernel /k -m 256 -smp 2 -blockdev {\"driver\":\"file\",\"filename\":\"/path/to/b.qcow2\",\"node-name\":\"libvirt-2-storage\",\"auto-read-only\":true,\"discard\":\"unmap\"} \
+         -blockdev {\"node-name\":\"libvirt-2-format\",\"read-only\":false,\"driver\":\"qcow2\",\"file\":\"libvirt-2-storage\",\"backing\":null} \
+         -device {\"driver\":\"virtio-blk-pci\",\"bus\":\"pci.0\",\"addr\":\"0x4\",\"drive\":\"libvirt-2-format\",\"id\":\"virtio-disk0\",\"bootindex\":1} \
+         -blockdev {\"driver\":\"file\",\"filename\":\"/path/to/c.iso\",\"node-name\":\"libvirt-1-storage\",\"auto-read-only\":true,\"discard\":\"unmap\"} \
+         -blockdev {\"node-name\":\"libvirt-1-format\",\"read-only\":true,\"driver\":\"raw\",\"file\":\"libvirt-1-storage\"} \
+         -device {\"driver\":\"ide-cd\",\"bus\":\"ide.1\",\"unit\":0,\"drive\":\"libvirt-1-format\",\"id\":\"ide0-1-0\"} \
+         -device {\"driver\":\"usb-storage\",\"bus\":\"usb.0\",\"port\":\"1\",\"drive\":\"libvirt-1-format\",\"id\":\"usb-disk0\",\"bootindex\":1,\"removable\":false}",
+        None,
     ),
     (
-        "-kernel /k -add-fd set=0,fd=32,opaque=serial0-source \
+        "-S -name f2 -kernel /k -m 256 -smp 2 -add-fd set=0,fd=32,opaque=serial0-source \
          -chardev file,id=charserial0,path=/dev/fdset/0,append=on",
-        Some("-add-fd: Descriptor sets are not supported by this version; leave the option out"),
+        None,
     ),
 ];
 

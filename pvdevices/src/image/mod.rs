@@ -3,11 +3,30 @@
 //! [`Image`] is the whole of what [`crate::blkback`] knows of images. Files, block devices and
 //! formats implement it; nothing here knows of rings, grants or domains.
 
+mod attached;
+mod buffers;
+pub mod config;
+mod error;
+mod file;
+mod host;
+mod lock;
+mod nodes;
+mod null;
+mod probe;
+mod raw;
+mod sys;
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Debug;
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use vm_memory::VolatileSlice;
+
+pub use attached::Attachment;
+pub use error::ImageError;
+pub use nodes::{BlockNodes, NodeError, NodeInfo};
 
 /// Bytes of a sector as images count their size: whatever the logical block is, sizes are whole
 /// numbers of these.
@@ -112,4 +131,14 @@ pub trait Image: Send + Sync + Debug {
     /// # Errors
     /// As [`Self::write`].
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
+
+    /// Changes the size to `size` bytes, a multiple of [`SECTOR_SIZE`]. Of a block device, only its
+    /// present size is read anew, and `size` may not be beyond it.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` where the image cannot, and all that the host gives.
+    fn resize(&self, size: u64) -> io::Result<()> {
+        let _ = size;
+        Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
+    }
 }
