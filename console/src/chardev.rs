@@ -26,8 +26,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 
 use crate::config::{ChardevBackend, ChardevConfig};
 use crate::endpoint::{
-    Endpoint, FileEnd, NullEnd, PipeEnd, PtyEnd, RingbufEnd, SocketEnd, StdioEnd, Token, Want,
-    open_for_output, retry,
+    Endpoint, FileEnd, NullEnd, PipeEnd, PtyEnd, RingbufEnd, SocketEnd, SocketOptions, StdioEnd,
+    Token, Want, open_for_output, retry,
 };
 use crate::error::ChardevError;
 use crate::fdpass::FdSource;
@@ -67,6 +67,10 @@ pub struct ChardevOptions {
     /// What the guest gets for a break (C-a b), since a byte stream has none. The default is 0x0f,
     /// Ctrl-o, which Linux's hvc console takes as the prefix of a magic sysrq key.
     pub break_byte: u8,
+    /// Each connection is a conversation of its own, as a monitor's is: what one peer did not take
+    /// or say is no other's business, a second peer waits for the first to leave, and descriptors
+    /// that a peer sends are kept ([`Chardev::take_fds`]).
+    pub conversation: bool,
 }
 
 impl Default for ChardevOptions {
@@ -74,6 +78,7 @@ impl Default for ChardevOptions {
         Self {
             escape: mux::ESCAPE,
             break_byte: 0x0f,
+            conversation: false,
         }
     }
 }
@@ -97,6 +102,8 @@ pub struct Chardev {
     kick: OwnedFd,
     watched: Vec<(Token, EventFlags)>,
     was_connected: bool,
+    peers: u64,
+    conversation: bool,
     out: OutQueue,
     wants_input: bool,
     mux: Option<Mux>,
@@ -121,13 +128,13 @@ impl Chardev {
             Some(path) => Some(open_file(&config.id, path, config.logappend, fds)?),
             None => None,
         };
-        let endpoint = open_endpoint(config, fds)?;
+        let endpoint = open_endpoint(config, options.conversation, fds)?;
         let mux = config.mux.then(|| Mux::new(options.escape));
         let failed = |source| ChardevError::Events {
             id: config.id.clone(),
             source,
         };
-        Self::assemble(&config.id, endpoint, mux, log, options.break_byte).map_err(failed)
+        Self::assemble(&config.id, endpoint, mux, log, options).map_err(failed)
     }
 
     fn assemble(
@@ -135,7 +142,7 @@ impl Chardev {
         endpoint: Box<dyn Endpoint>,
         mux: Option<Mux>,
         log: Option<FileEnd>,
-        break_byte: u8,
+        options: ChardevOptions,
     ) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let kick = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -143,6 +150,8 @@ impl Chardev {
         let mut this = Self {
             id: id.to_owned(),
             was_connected: endpoint.connected(),
+            peers: endpoint.peers(),
+            conversation: options.conversation,
             endpoint,
             epoll,
             kick,
@@ -150,7 +159,7 @@ impl Chardev {
             out: OutQueue::default(),
             wants_input: false,
             mux,
-            break_byte,
+            break_byte: options.break_byte,
             typed: VecDeque::new(),
             log,
             opened_at: Instant::now(),
@@ -194,6 +203,9 @@ impl Chardev {
     }
 
     fn write_some(&mut self, data: &[u8]) -> usize {
+        if !self.endpoint.connected() && self.conversation {
+            return data.len();
+        }
         if !self.endpoint.connected() {
             let stamped = self.stamped(data);
             self.out.push_scrollback(stamped.as_deref().unwrap_or(data));
@@ -303,6 +315,18 @@ impl Chardev {
         let _ = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
     }
 
+    /// Which peer is there: a number that no other peer of this device has; `None` if nobody is. An
+    /// end that has no peers has one all the time.
+    pub fn peer(&self) -> Option<u64> {
+        self.endpoint.connected().then(|| self.endpoint.peers())
+    }
+
+    /// Descriptors that came along with what was [read](Self::read), oldest first; only of a
+    /// [conversation](ChardevOptions::conversation) on a unix socket.
+    pub fn take_fds(&mut self) -> Vec<OwnedFd> {
+        self.endpoint.take_fds()
+    }
+
     /// What happened on the user's side since the last call.
     pub fn take_events(&mut self) -> Vec<ChardevEvent> {
         std::mem::take(&mut self.events)
@@ -410,6 +434,11 @@ impl Chardev {
     /// Compares the connection with what it was. True if the listener went away.
     fn note_connection(&mut self) -> bool {
         let connected = self.endpoint.connected();
+        let peers = self.endpoint.peers();
+        if self.conversation && (connected, peers) != (self.was_connected, self.peers) {
+            self.out = OutQueue::default();
+        }
+        self.peers = peers;
         if connected == self.was_connected {
             return false;
         }
@@ -514,6 +543,7 @@ impl Drop for Chardev {
 
 fn open_endpoint(
     config: &ChardevConfig,
+    conversation: bool,
     fds: &mut dyn FdSource,
 ) -> Result<Box<dyn Endpoint>, ChardevError> {
     let id = &config.id;
@@ -532,7 +562,13 @@ fn open_endpoint(
             address,
             role,
             nodelay,
-        } => Box::new(SocketEnd::open(id, address, *role, *nodelay, fds)?),
+        } => {
+            let options = SocketOptions {
+                nodelay: *nodelay,
+                conversation,
+            };
+            Box::new(SocketEnd::open(id, address, *role, options, fds)?)
+        }
         ChardevBackend::File { path, append } => Box::new(open_file(id, path, *append, fds)?),
         ChardevBackend::Pipe { path } => Box::new(PipeEnd::open(id, path)?),
         ChardevBackend::Ringbuf { size } => Box::new(RingbufEnd::new(id, *size)?),

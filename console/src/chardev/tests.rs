@@ -617,3 +617,41 @@ fn a_key_read_for_the_guest_still_wakes_the_event_loop() {
     assert!(ready(&device, 1000));
     assert_eq!(device.take_events(), [ChardevEvent::Quit]);
 }
+
+#[test]
+fn a_conversation_is_nobody_elses_business() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("monitor");
+    let options = ChardevOptions {
+        conversation: true,
+        ..ChardevOptions::default()
+    };
+    let config = ChardevConfig::new("monitor", unix(path.clone(), SERVER));
+    let mut device = Chardev::open(&config, options, &mut InheritedFds::default()).unwrap();
+    device.set_wants_input(true);
+    assert_eq!(device.peer(), None);
+    assert_eq!(device.write(b"to nobody"), 9);
+    let mut first = UnixStream::connect(&path).unwrap();
+    run(&mut device, |device| device.peer() == Some(1));
+    let mut second = UnixStream::connect(&path).unwrap();
+    second
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    first.write_all(b"half a requ").unwrap();
+    assert_eq!(device.write(b"answer"), 6);
+    assert!(
+        second.read(&mut [0; 8]).is_err(),
+        "the second has to wait for its turn"
+    );
+    // the first leaves without having been read or reading
+    while device.write(&[b'x'; 4096]) > 0 {}
+    drop(first);
+    run(&mut device, |device| device.peer() == Some(2));
+    second.write_all(b"hello").unwrap();
+    assert_eq!(read_all(&mut device, 5), b"hello");
+    assert_eq!(device.write(b"hi"), 2);
+    let mut got = [0; 8];
+    assert_eq!(second.read(&mut got).unwrap(), 2);
+    assert_eq!(&got[..2], b"hi");
+    assert_idle(&mut device);
+}

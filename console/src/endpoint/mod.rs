@@ -25,7 +25,7 @@ pub(crate) use file::{FileEnd, open_for_output};
 pub(crate) use pipe::PipeEnd;
 pub(crate) use pty::PtyEnd;
 pub(crate) use ringbuf::RingbufEnd;
-pub(crate) use socket::{BUSY, SocketEnd};
+pub(crate) use socket::{BUSY, SocketEnd, SocketOptions};
 pub(crate) use stdio::StdioEnd;
 
 /// What the device wants to be woken for.
@@ -102,6 +102,16 @@ pub(crate) trait Endpoint: Send {
 
     /// The guest printed something while nobody was there: a chance to look for somebody.
     fn nudge(&mut self) {}
+
+    /// How many peers there were, the one that is there included.
+    fn peers(&self) -> u64 {
+        0
+    }
+
+    /// Descriptors that came with the bytes that were read.
+    fn take_fds(&mut self) -> Vec<OwnedFd> {
+        Vec::new()
+    }
 
     /// The memory of a ring buffer, for the monitor's `ringbuf-read`.
     fn ringbuf(&mut self) -> Option<&mut RingbufEnd> {

@@ -4,12 +4,17 @@
 //! peer arrives, is its descriptor closed.
 
 use std::collections::VecDeque;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::PollFlags;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, sockopt};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags,
+    sockopt,
+};
 
 use super::listener::take_socket;
 use super::{Endpoint, Listener, Token, Want, Watch, Watches, poll_now, retry};
@@ -25,6 +30,9 @@ const RESCUE: usize = 64 << 10;
 
 /// What a second client reads before it is sent away.
 pub(crate) const BUSY: &[u8] = b"xenner: another client has this console open\r\n";
+
+/// Descriptors that peers sent and nobody has asked for yet; more are closed.
+const MAX_FDS: usize = 32;
 
 /// A connected peer.
 #[derive(Debug)]
@@ -51,6 +59,15 @@ enum Source {
     Passed(String),
 }
 
+/// What else a socket end can be told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SocketOptions {
+    /// TCP's nodelay.
+    pub(crate) nodelay: bool,
+    /// As [`ChardevOptions::conversation`](crate::ChardevOptions).
+    pub(crate) conversation: bool,
+}
+
 /// A socket end.
 #[derive(Debug)]
 pub(crate) struct SocketEnd {
@@ -61,6 +78,11 @@ pub(crate) struct SocketEnd {
     /// Accepting failed, for want of descriptors: the listener, which stays ready, is left alone
     /// until the guest prints something.
     paused: bool,
+    /// Peers that were there, the one that is included.
+    peers: u64,
+    /// What one peer says and gets is no other peer's business.
+    conversation: bool,
+    fds: Vec<OwnedFd>,
 }
 
 impl SocketEnd {
@@ -68,23 +90,23 @@ impl SocketEnd {
         id: &str,
         address: &SocketAddress,
         role: SocketRole,
-        nodelay: bool,
+        options: SocketOptions,
         fds: &mut dyn FdSource,
     ) -> Result<Self, ChardevError> {
         let mut this = match (role, address) {
             (SocketRole::Server { .. }, _) => {
                 let listener = Listener::bind(id, address, fds)?;
-                Self::new(Source::Listener(listener, Token::new()), nodelay)
+                Self::new(Source::Listener(listener, Token::new()), options)
             }
             (SocketRole::Client { .. }, SocketAddress::Fd(number)) => {
                 let fd = take_socket(id, *number, false, fds)?;
-                let mut this = Self::new(Source::Passed(format!("fd:{number}")), nodelay);
+                let mut this = Self::new(Source::Passed(format!("fd:{number}")), options);
                 this.install(fd);
                 this
             }
             (SocketRole::Client { reconnect }, _) => {
                 let (connector, connected) = Connector::open(id, address, reconnect)?;
-                let mut this = Self::new(Source::Connector(connector), nodelay);
+                let mut this = Self::new(Source::Connector(connector), options);
                 connected.into_iter().for_each(|fd| this.install(fd));
                 this
             }
@@ -95,13 +117,16 @@ impl SocketEnd {
         Ok(this)
     }
 
-    fn new(source: Source, nodelay: bool) -> Self {
+    fn new(source: Source, options: SocketOptions) -> Self {
         Self {
             source,
             stream: None,
-            nodelay,
+            nodelay: options.nodelay,
             rescued: VecDeque::new(),
             paused: false,
+            peers: 0,
+            conversation: options.conversation,
+            fds: Vec::new(),
         }
     }
 
@@ -129,7 +154,12 @@ impl SocketEnd {
 
     /// Makes `fd` the peer, in place of one that has gone.
     fn install(&mut self, fd: OwnedFd) {
-        self.rescue();
+        if self.conversation {
+            self.fds.clear();
+        } else {
+            self.rescue();
+        }
+        self.peers += 1;
         let unix = sockopt::socket_domain(&fd) == Ok(AddressFamily::UNIX);
         if !unix {
             // Neither is needed for the connection to work; a host that vanishes is noticed.
@@ -207,14 +237,43 @@ impl Stream {
     }
 
     fn read(&mut self, buf: &mut [u8]) -> usize {
-        match retry(|| rustix::net::recv(&self.fd, &mut *buf, RecvFlags::DONTWAIT)) {
-            Ok((_, 0)) if !buf.is_empty() => {
+        let got = retry(|| rustix::net::recv(&self.fd, &mut *buf, RecvFlags::DONTWAIT));
+        self.received(got.map(|(_, got)| got), buf.is_empty())
+    }
+
+    /// Reads bytes and the descriptors that came with them.
+    fn read_with_fds(&mut self, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> usize {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let got = retry(|| {
+            rustix::net::recvmsg(&self.fd, &mut [IoSliceMut::new(buf)], &mut control, flags)
+        });
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(received) = message {
+                let room = MAX_FDS.saturating_sub(fds.len());
+                // those that are not taken out of the iterator are closed with it
+                fds.extend(received.take(room));
+            }
+        }
+        if got
+            .as_ref()
+            .is_ok_and(|got| got.flags.contains(ReturnFlags::CTRUNC))
+        {
+            log::warn!(target: "console", "A peer sent more descriptors than are taken");
+        }
+        self.received(got.map(|got| got.bytes), buf.is_empty())
+    }
+
+    fn received(&mut self, got: rustix::io::Result<usize>, asked_nothing: bool) -> usize {
+        match got {
+            Ok(0) if !asked_nothing => {
                 self.drained = true;
                 self.finishing = true;
                 self.gone |= self.half_close_is_close;
                 0
             }
-            Ok((_, got)) => got,
+            Ok(got) => got,
             Err(Errno::AGAIN) => 0,
             Err(_) => {
                 self.drained = true;
@@ -285,7 +344,9 @@ impl Endpoint for SocketEnd {
             return count;
         }
         let got = match &mut self.stream {
-            Some(stream) if !stream.drained => stream.read(buf),
+            Some(stream) if stream.drained => 0,
+            Some(stream) if self.conversation => stream.read_with_fds(buf, &mut self.fds),
+            Some(stream) => stream.read(buf),
             _ => 0,
         };
         self.after_change();
@@ -305,7 +366,9 @@ impl Endpoint for SocketEnd {
         let stream = self.stream.as_ref().map(|stream| stream.watch(want));
         match &self.source {
             Source::Listener(listener, token) => {
-                let flags = (!self.paused).then_some(EventFlags::IN);
+                // A second client of a conversation waits, as QEMU has it wait for its monitor.
+                let closed = self.paused || self.conversation && self.connected();
+                let flags = (!closed).then_some(EventFlags::IN);
                 [
                     stream,
                     Some(Watch {
@@ -326,6 +389,14 @@ impl Endpoint for SocketEnd {
 
     fn nudge(&mut self) {
         self.paused = false;
+    }
+
+    fn peers(&self) -> u64 {
+        self.peers
+    }
+
+    fn take_fds(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.fds)
     }
 
     fn ready(&mut self, token: Token, flags: EventFlags) {
