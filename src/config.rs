@@ -80,6 +80,10 @@ pub struct VmConfig {
     /// `-echr`: the key that starts the commands of a `mux=on` character
     /// device; 1 is Ctrl-a, which types as 1 in ASCII.
     pub escape_char: u8,
+    /// `-mon`, `-qmp`, `-monitor`: who steers the domain.
+    pub monitors: Vec<MonitorConfig>,
+    /// `-add-fd`: descriptors that the parent process left open, put into sets.
+    pub passed_fds: Vec<PassedFd>,
     /// `-S`, `-no-reboot`, `-no-shutdown`, `-action`.
     pub lifecycle: Lifecycle,
     /// `-pidfile`: where this process writes its number.
@@ -126,6 +130,8 @@ impl Default for VmConfig {
             block_nodes: Vec::new(),
             disks: Vec::new(),
             escape_char: 1,
+            monitors: Vec::new(),
+            passed_fds: Vec::new(),
             lifecycle: Lifecycle::default(),
             pidfile: None,
             daemonize: false,
@@ -227,6 +233,38 @@ impl Default for VcpuConfig {
 pub struct ConsoleConfig {
     /// The `id` of the character device at its host end.
     pub chardev: String,
+}
+
+/// One monitor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MonitorConfig {
+    /// The `id` of the character device that it is on.
+    pub chardev: String,
+    /// What it speaks.
+    pub mode: MonitorMode,
+    /// QMP in several lines, for people.
+    pub pretty: bool,
+}
+
+/// What a monitor speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MonitorMode {
+    /// Commands that people type.
+    #[default]
+    Readline,
+    /// QMP.
+    Control,
+}
+
+/// A descriptor for a set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedFd {
+    /// The set's number.
+    pub set: u32,
+    /// The descriptor's number.
+    pub fd: i32,
+    /// What the parent process says of it.
+    pub opaque: Option<String>,
 }
 
 /// What the guest's wall clock starts from.

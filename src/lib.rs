@@ -18,6 +18,7 @@ pub mod kvm;
 pub mod loader;
 pub mod logging;
 pub mod memory;
+pub mod qmp;
 mod run;
 pub mod xenstore;
 

@@ -14,7 +14,7 @@ use super::keyval::{KeyVals, KeyvalError};
 use super::suggest::nearest;
 
 /// Backends of `-chardev`, with what they are.
-pub(super) const BACKENDS: [(&str, &str); 8] = [
+pub(crate) const BACKENDS: [(&str, &str); 8] = [
     ("stdio", "this terminal: [,signal=on|off]"),
     ("pty", "a new pseudo-terminal: [,path=LINK]"),
     (

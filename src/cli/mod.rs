@@ -33,6 +33,7 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use chardev::BACKENDS as CHARDEV_BACKENDS;
 pub use error::CliError;
 pub use keyval::{KeyVals, KeyvalError};
 use normalise::Normalised;
