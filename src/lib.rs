@@ -8,6 +8,7 @@
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod disks;
 pub mod domain;
 pub mod evtchn;
 mod fd;
