@@ -82,8 +82,6 @@ pub struct VmConfig {
     pub escape_char: u8,
     /// `-mon`, `-qmp`, `-monitor`: who steers the domain.
     pub monitors: Vec<MonitorConfig>,
-    /// `-add-fd`: descriptors that the parent process left open, put into sets.
-    pub passed_fds: Vec<PassedFd>,
     /// `-S`, `-no-reboot`, `-no-shutdown`, `-action`.
     pub lifecycle: Lifecycle,
     /// `-pidfile`: where this process writes its number.
@@ -131,7 +129,6 @@ impl Default for VmConfig {
             disks: Vec::new(),
             escape_char: 1,
             monitors: Vec::new(),
-            passed_fds: Vec::new(),
             lifecycle: Lifecycle::default(),
             pidfile: None,
             daemonize: false,
@@ -254,17 +251,6 @@ pub enum MonitorMode {
     Readline,
     /// QMP.
     Control,
-}
-
-/// A descriptor for a set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PassedFd {
-    /// The set's number.
-    pub set: u32,
-    /// The descriptor's number.
-    pub fd: i32,
-    /// What the parent process says of it.
-    pub opaque: Option<String>,
 }
 
 /// What the guest's wall clock starts from.

@@ -16,7 +16,6 @@ mod error;
 pub mod events;
 #[cfg(test)]
 mod fake;
-pub mod fds;
 mod hmp;
 mod monitor;
 mod nothing;

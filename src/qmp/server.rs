@@ -12,11 +12,10 @@ use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use log::error;
 use serde_json::Value;
 use xenner_console::config::ChardevConfig;
-use xenner_console::{Chardev, ChardevError, ChardevOptions};
+use xenner_console::{Chardev, ChardevError, ChardevOptions, FdSets};
 
 use super::control::{ChardevInfo, Control};
 use super::events::{EventSink, Throttle};
-use super::fds::FdSets;
 use super::monitor::Monitor;
 use super::session::Parts;
 use crate::config::MonitorConfig;

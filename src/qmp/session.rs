@@ -7,12 +7,12 @@ use std::os::fd::OwnedFd;
 
 use log::debug;
 use serde_json::{Map, Value, json};
+use xenner_console::FdSets;
 
 use super::codec::JsonError;
 use super::commands::Context;
 use super::control::{Control, NamedFds};
 use super::error::{ErrorClass, QmpError};
-use super::fds::FdSets;
 use super::table;
 
 /// The release of QEMU whose command set this is: what clients go by.

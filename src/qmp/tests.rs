@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use event_manager::{EventManager, SubscriberOps};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use xenner_console::FdSets;
 use xenner_console::config::{ChardevBackend, ChardevConfig, SocketAddress, SocketRole};
 
 use super::codec::Decoder;
 use super::control::RunState;
 use super::fake::Fake;
-use super::fds::FdSets;
 use super::*;
 use crate::config::{MonitorConfig, MonitorMode};
 

@@ -2,15 +2,18 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use xenner_console::PassedInfo;
+
 use super::Context;
 use crate::qmp::control::Answer;
 use crate::qmp::error::QmpError;
-use crate::qmp::fds::Member;
 use crate::qmp::shape::{Empty, qmp_struct};
 use crate::qmp::table::Table;
 
 /// The most descriptors with names: no client can use up what the domain needs.
 const MAX_NAMED: usize = 64;
+/// The most descriptors in sets.
+const MAX_IN_SETS: usize = 256;
 
 pub(super) fn register(table: &mut Table) {
     table.add("getfd", getfd);
@@ -81,8 +84,15 @@ qmp_struct! {
 fn add_fd(context: &mut Context<'_>, add: AddFd) -> Answer<AddedFd> {
     let fd = received(context)?;
     let number = fd.as_raw_fd();
-    let opaque = add.opaque;
-    let set = context.fds.add(add.set, Member { fd, opaque })?;
+    let set = add
+        .set
+        .map(u32::try_from)
+        .transpose()
+        .map_err(|_| QmpError::generic("Parameter 'fdset-id' expects a non-negative value"))?;
+    if context.fds.query().len() >= MAX_IN_SETS {
+        return Err(QmpError::generic("Too many descriptors in sets"));
+    }
+    let set = context.fds.add(fd, set, add.opaque).into();
     Ok(AddedFd { set, fd: number })
 }
 
@@ -97,8 +107,17 @@ qmp_struct! {
 }
 
 fn remove_fd(context: &mut Context<'_>, remove: RemoveFd) -> Answer<Empty> {
-    context.fds.remove(remove.set, remove.fd)?;
-    Ok(Empty {})
+    let shown = match remove.fd {
+        Some(fd) => format!("fdset-id:{}, fd:{fd}", remove.set),
+        None => format!("fdset-id:{}", remove.set),
+    };
+    let missing = || QmpError::generic(format!("File descriptor named '{shown}' not found"));
+    let set = u32::try_from(remove.set).map_err(|_| missing())?;
+    let fd = remove.fd.map(i32::try_from).transpose();
+    match context.fds.remove(set, fd.map_err(|_| missing())?) {
+        true => Ok(Empty {}),
+        false => Err(missing()),
+    }
 }
 
 qmp_struct! {
@@ -122,15 +141,19 @@ qmp_struct! {
 }
 
 fn query_fdsets(context: &mut Context<'_>, _: Empty) -> Answer<Vec<FdSetInfo>> {
-    let info = |member: &Member| FdInfo {
-        fd: member.fd.as_raw_fd(),
-        opaque: member.opaque.clone(),
-    };
-    let sets = context.fds.sets();
-    Ok(sets
-        .map(|(set, members)| FdSetInfo {
-            set,
-            fds: members.iter().map(info).collect(),
-        })
-        .collect())
+    let mut sets: Vec<FdSetInfo> = Vec::new();
+    for PassedInfo {
+        set,
+        number,
+        opaque,
+    } in context.fds.query()
+    {
+        let (set, fd) = (i64::from(set), FdInfo { fd: number, opaque });
+        // those of one set come together
+        match sets.last_mut().filter(|last| last.set == set) {
+            Some(last) => last.fds.push(fd),
+            None => sets.push(FdSetInfo { set, fds: vec![fd] }),
+        }
+    }
+    Ok(sets)
 }

@@ -11,8 +11,9 @@ mod own;
 mod probe;
 mod qom;
 
+use xenner_console::FdSets;
+
 use super::control::Control;
-use super::fds::FdSets;
 use super::session::Session;
 use super::table::Table;
 
