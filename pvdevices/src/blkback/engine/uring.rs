@@ -32,6 +32,8 @@ const MAX_VECS: usize = 1024;
 /// the kernel was told that it is.
 struct Pending {
     job: Box<Job>,
+    /// It is a write through the host's page cache.
+    cached_write: bool,
     _vecs: Vec<IoVec>,
 }
 
@@ -48,6 +50,13 @@ pub struct Uring {
     unsubmitted: usize,
     /// Jobs in `pending`.
     active: usize,
+    /// Those of them that write through the host's page cache, and that no system call has handed
+    /// over yet.
+    cached_writes: usize,
+    fresh_writes: usize,
+    /// The file system does not take such writes at once: the kernel has one worker do them, one
+    /// after the other (ext4 is such a one, XFS is not).
+    serial_writes: bool,
 }
 
 // SAFETY: the addresses in the vectors are of memory that any thread may use, owned by the jobs
@@ -77,6 +86,9 @@ impl Uring {
             pending: (0..depth).map(|_| None).collect(),
             unsubmitted: 0,
             active: 0,
+            cached_writes: 0,
+            fresh_writes: 0,
+            serial_writes: false,
         })
     }
 
@@ -86,14 +98,19 @@ impl Uring {
         unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
 
-    /// Takes up a job if its image is a file as it is and its pages suit the file.
+    /// Takes up a job if its image is a file as it is and its pages suit the file, and threads would
+    /// not be quicker: several writes at a time that the kernel does one after the other.
     ///
     /// # Errors
     /// [`Rejected`] gives the job back.
     pub fn start(&mut self, token: usize, job: Box<Job>) -> Result<(), Rejected> {
-        let Some((fd, vecs)) = target(&job) else {
+        let Some(Target { fd, vecs, cached }) = target(&job) else {
             return Err(Rejected(job));
         };
+        let cached_write = cached && job.work == Work::Write;
+        if cached_write && self.serial_writes && self.cached_writes > 0 {
+            return Err(Rejected(job));
+        }
         if self.pending.get(token).is_none_or(Option::is_some) {
             return Err(Rejected(job));
         }
@@ -105,9 +122,15 @@ impl Uring {
         if pushed.is_err() {
             return Err(Rejected(job));
         }
-        self.pending[token] = Some(Pending { job, _vecs: vecs });
+        self.pending[token] = Some(Pending {
+            job,
+            cached_write,
+            _vecs: vecs,
+        });
         self.unsubmitted += 1;
         self.active += 1;
+        self.cached_writes += usize::from(cached_write);
+        self.fresh_writes += usize::from(cached_write);
         Ok(())
     }
 
@@ -126,6 +149,9 @@ impl Uring {
                 },
             }
         }
+        if std::mem::take(&mut self.fresh_writes) > 0 {
+            self.serial_writes = self.ring.completion().is_empty();
+        }
         Ok(true)
     }
 
@@ -134,11 +160,15 @@ impl Uring {
     pub fn collect(&mut self, done: &mut Vec<Done>, again: &mut Vec<(usize, Box<Job>)>) {
         for event in self.ring.completion() {
             let token = usize::try_from(event.user_data()).unwrap_or(usize::MAX);
-            let Some(Pending { job, .. }) = self.pending.get_mut(token).and_then(Option::take)
+            let pending = self.pending.get_mut(token).and_then(Option::take);
+            let Some(Pending {
+                job, cached_write, ..
+            }) = pending
             else {
                 continue;
             };
             self.active -= 1;
+            self.cached_writes -= usize::from(cached_write);
             match outcome(&job, event.result()) {
                 Some(result) => done.push(Done { token, job, result }),
                 None => again.push((token, job)),
@@ -186,21 +216,27 @@ fn outcome(job: &Job, result: i32) -> Option<io::Result<()>> {
     }
 }
 
+/// Where a job goes.
+struct Target {
+    fd: RawFd,
+    vecs: Vec<IoVec>,
+    /// Through the host's page cache.
+    cached: bool,
+}
+
 /// Where a job goes and with which buffers, if `io_uring` can do it.
-fn target(job: &Job) -> Option<(RawFd, Vec<IoVec>)> {
+fn target(job: &Job) -> Option<Target> {
     let target = job.image.raw()?;
-    let fd = target.fd.as_raw_fd();
-    match job.work {
-        Work::Flush => Some((fd, Vec::new())),
-        Work::Read | Work::Write => {
-            if !is_whole(job) {
-                return None;
-            }
-            let vecs = vectors(job);
-            suits(job, &target, &vecs).then_some((fd, vecs))
-        }
-        Work::Discard(_) => None,
-    }
+    let vecs = match job.work {
+        Work::Flush => Vec::new(),
+        Work::Read | Work::Write if is_whole(job) => vectors(job),
+        _ => return None,
+    };
+    suits(job, &target, &vecs).then_some(Target {
+        fd: target.fd.as_raw_fd(),
+        vecs,
+        cached: target.memory_alignment <= 1,
+    })
 }
 
 /// Whether the parts lie in their pages, make up the range, and may be written to if they are.
