@@ -6,36 +6,33 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
-use kvm_ioctls::{Kvm, VcpuFd};
+use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
+use kvm_ioctls::Kvm;
 use log::{debug, error, info, warn};
-use vmm_sys_util::eventfd::EventFd;
 use xenner_console::ChardevEvent;
-use xenner_emu_abi::layout::{DOMID, PAGE_SIZE};
+use xenner_emu_abi::layout::DOMID;
+use xenner_pvdevices::blkback::{ErrorAction, IoFault};
 use xenner_pvdevices::consback::ConsoleBackend;
-use xenner_pvdevices::domain::Notify;
 
 use super::daemon::Ready;
-use super::pages::{GuestPage, PortNotify};
+use super::devices::Devices;
+use super::ends::{Bell, Inbox, SignalEnd, UserEnd, Wish};
 use super::signals::EndSignals;
-use super::{RunError, host, lock, open_hvlog, report};
-use crate::config::{HvLog, PanicAction, RebootAction, ShutdownAction, Uuid, VmConfig};
-use crate::domain::builder::{CONSOLE_PORT, STORE_PORT};
+use super::{RunError, host, lock, report};
+use crate::config::{PanicAction, RebootAction, ShutdownAction, VmConfig};
+use crate::domain::Domain;
 use crate::domain::end::{End, ShutdownReason};
-use crate::domain::{Domain, DomainConfig, DomainError};
 use crate::kvm;
 use crate::kvm::probe::{self, Flavour};
-use crate::kvm::stats::{ExitLog, VcpuStatistics};
+use crate::kvm::stats::ExitLog;
 use crate::kvm::vcpu::VcpuThreads;
 use crate::loader::{self, KernelImage};
-use crate::xenstore::domain_keys::ConsoleType;
-use crate::xenstore::service::GuestLink;
-use crate::xenstore::{DomainKeys, StoreHandle, XenstoreService};
+use crate::xenstore::{StoreHandle, XenstoreService};
 
 /// How long the last console output waits for a slow listener.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-type Subscriber = Arc<Mutex<dyn MutEventSubscriber + Send>>;
+pub(super) type Subscriber = Arc<Mutex<dyn MutEventSubscriber + Send>>;
 
 /// What is needed to build domains, opened and checked.
 pub(super) struct Machine {
@@ -79,25 +76,34 @@ fn event(what: std::fmt::Arguments<'_>) {
     info!(target: "xenner::event", "{what}");
 }
 
-/// Something for the main loop to act on.
-#[derive(Debug)]
-enum Wish {
-    Signal(i32),
-    Console(ChardevEvent),
-}
-
-type Wishes = Arc<Mutex<Vec<Wish>>>;
-
 /// The process around the domain.
 pub(super) struct Host {
-    config: VmConfig,
-    name: String,
-    console: Arc<Mutex<ConsoleBackend>>,
-    store: StoreHandle,
-    service: Arc<Mutex<XenstoreService>>,
-    wishes: Wishes,
-    events: EventManager<Subscriber>,
+    pub(super) config: VmConfig,
+    pub(super) name: String,
+    pub(super) console: Arc<Mutex<ConsoleBackend>>,
+    pub(super) store: StoreHandle,
+    pub(super) service: Arc<Mutex<XenstoreService>>,
+    inbox: Inbox,
+    pub(super) events: EventManager<Subscriber>,
+    pub(super) devices: Devices,
+    running: Option<Running>,
     asked: bool,
+}
+
+/// A domain with its vcpus.
+struct Running {
+    domain: Arc<Domain>,
+    threads: VcpuThreads,
+    halted: Option<Halt>,
+}
+
+/// Why vcpus do not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Halt {
+    /// `-S`.
+    Prelaunch,
+    /// A disk's policy for errors.
+    IoError,
 }
 
 /// What a domain's end means for the process.
@@ -114,29 +120,33 @@ impl Host {
         store: StoreHandle,
         service: XenstoreService,
         signals: EndSignals,
+        devices: Devices,
     ) -> Result<Self, RunError> {
         let service = Arc::new(Mutex::new(service));
-        let wishes = Wishes::default();
+        let inbox = Inbox::new().map_err(host("event descriptor"))?;
         let mut events = EventManager::new().map_err(|e| RunError::Loop(format!("{e:?}")))?;
         events.add_subscriber(service.clone() as Subscriber);
         let signal_end = SignalEnd {
             signals,
-            wishes: wishes.clone(),
+            inbox: inbox.clone(),
         };
         events.add_subscriber(Arc::new(Mutex::new(signal_end)) as Subscriber);
         let user = UserEnd {
             console: console.clone(),
-            wishes: wishes.clone(),
+            inbox: inbox.clone(),
         };
         events.add_subscriber(Arc::new(Mutex::new(user)) as Subscriber);
+        events.add_subscriber(Arc::new(Mutex::new(Bell(inbox.clone()))) as Subscriber);
         Ok(Self {
             config,
             name,
             console,
             store,
             service,
-            wishes,
+            inbox,
             events,
+            devices,
+            running: None,
             asked: false,
         })
     }
@@ -166,15 +176,25 @@ impl Host {
             self.connect_hypervisor_console(&domain)?;
             let keys = self.publish_keys(&domain)?;
             let per_life = self.connect_rings(&domain)?;
+            self.connect_devices(&domain)?;
             if let Some(ready) = ready.take() {
                 ready.go().map_err(host("/dev/null"))?;
             }
             let exits = self.exit_counters(&vcpus);
             let exit_log = self.config.stats.then(ExitLog::new).transpose();
             let exit_log = exit_log.map_err(host("memory file"))?;
-            let paused = self.config.lifecycle.start_paused;
-            let threads = VcpuThreads::start(&domain, vcpus, paused, exit_log.as_ref())
+            let halted = self
+                .config
+                .lifecycle
+                .start_paused
+                .then_some(Halt::Prelaunch);
+            let threads = VcpuThreads::start(&domain, vcpus, halted.is_some(), exit_log.as_ref())
                 .map_err(host("thread for a vcpu"))?;
+            self.running = Some(Running {
+                domain: domain.clone(),
+                threads,
+                halted,
+            });
             event(format_args!(
                 "domain {DOMID} of {} MiB and {} vcpus enters its kernel {:.1} ms after the {}",
                 self.config.memory.size >> 20,
@@ -186,12 +206,14 @@ impl Host {
                     "end of the one before"
                 },
             ));
-            let end = self.wait_for_end(&domain);
+            let end = self.wait_for_end();
             started = Instant::now();
             if let Ok(end) = &end {
                 event(format_args!("domain {DOMID} ends: {}", end.summary()));
             }
-            drop(threads);
+            // the vcpus' threads end here
+            self.running = None;
+            self.devices.stop();
             for id in per_life {
                 self.events
                     .remove_subscriber(id)
@@ -211,115 +233,12 @@ impl Host {
         }
     }
 
-    fn domain_config<'a>(&self, kernel: &'a KernelImage) -> DomainConfig<'a> {
-        DomainConfig {
-            kernel,
-            initrd: self.config.initrd.clone(),
-            command_line: self.config.append.clone(),
-            pages: self.config.memory.size / PAGE_SIZE,
-            vcpus: self.config.vcpus.count,
-            uuid: self.config.uuid.unwrap_or(Uuid([0; 16])),
-        }
-    }
-
-    fn connect_hypervisor_console(&self, domain: &Domain) -> Result<(), RunError> {
-        if let Some(mut file) = open_hvlog(&self.config)? {
-            domain.set_console_out(Box::new(move |text| {
-                if let Err(e) = file.write_all(text) {
-                    warn!("-xenner hvlog: {e}");
-                }
-            }));
-        } else if self.config.hvlog != HvLog::Off {
-            let console = self.console.clone();
-            domain.set_console_out(Box::new(move |text| lock(&console).write_debug(text)));
-        }
-        Ok(())
-    }
-
-    fn publish_keys(&self, domain: &Domain) -> Result<DomainKeys, RunError> {
-        let filename = lock(&self.console).end().filename();
-        let tty = filename.strip_prefix("pty:").map(str::to_owned);
-        let keys = DomainKeys {
-            domid: DOMID,
-            uuid: self.config.uuid.unwrap_or(Uuid([0; 16])).to_string(),
-            name: self.name.clone(),
-            memory_kib: self.config.memory.size >> 10,
-            vcpus: self.config.vcpus.count,
-            max_vcpus: self.config.vcpus.count,
-            store_port: STORE_PORT,
-            store_mfn: domain.built.store_mfn,
-            console_port: CONSOLE_PORT,
-            console_mfn: domain.built.console_mfn,
-            console_type: ConsoleType::Xenconsoled,
-            console_output: if tty.is_some() {
-                "pty".into()
-            } else {
-                filename
-            },
-            console_tty: tty,
-            console_limit: 1 << 20,
-        };
-        keys.publish(&self.store)?;
-        Ok(keys)
-    }
-
-    /// Connects the rings of this domain; returns what is to be taken out of the loop at its end.
-    fn connect_rings(
-        &mut self,
-        domain: &Arc<Domain>,
-    ) -> Result<Vec<event_manager::SubscriberId>, RunError> {
-        let bind = |port| {
-            domain
-                .events
-                .bind_backend(port)
-                .map_err(|e| host("event descriptor")(std::io::Error::from_raw_os_error(e as i32)))
-        };
-        let page = |mfn| GuestPage::new(&domain.memory, mfn).map_err(DomainError::from);
-        let notify = |port| PortNotify {
-            events: domain.events.clone(),
-            port,
-        };
-        let store_notify = notify(STORE_PORT);
-        lock(&self.service).attach_guest(GuestLink {
-            domid: DOMID,
-            page: Box::new(page(domain.built.store_mfn)?),
-            port: bind(STORE_PORT)?,
-            notify: Box::new(move || Notify::notify(&store_notify)),
-        });
-        let console_port = bind(CONSOLE_PORT)?;
-        lock(&self.console).connect(
-            Box::new(page(domain.built.console_mfn)?),
-            Box::new(notify(CONSOLE_PORT)),
-        );
-        let guest_end = GuestConsole {
-            port: console_port,
-            console: self.console.clone(),
-        };
-        let end = DomainEnd {
-            domain: domain.clone(),
-        };
-        Ok(vec![
-            self.events
-                .add_subscriber(Arc::new(Mutex::new(guest_end)) as Subscriber),
-            self.events
-                .add_subscriber(Arc::new(Mutex::new(end)) as Subscriber),
-        ])
-    }
-
-    /// KVM's counters, kept open while the domain runs if statistics are wanted.
-    fn exit_counters(&self, vcpus: &[VcpuFd]) -> Vec<VcpuStatistics> {
-        if !self.config.stats {
-            return Vec::new();
-        }
-        let opened: std::io::Result<_> = vcpus.iter().map(VcpuStatistics::open).collect();
-        opened.unwrap_or_else(|e| {
-            warn!("no exit counts: {e} (KVM has them since Linux 5.14)");
-            Vec::new()
-        })
-    }
-
     /// The main loop.
-    fn wait_for_end(&mut self, domain: &Arc<Domain>) -> Result<End, RunError> {
+    fn wait_for_end(&mut self) -> Result<End, RunError> {
+        let domain = match &self.running {
+            Some(running) => running.domain.clone(),
+            None => return Ok(End::Quit),
+        };
         loop {
             if let Some(end) = domain.end.end() {
                 return Ok(end);
@@ -340,9 +259,8 @@ impl Host {
             {
                 domain.end.set(ShutdownReason::Watchdog);
             }
-            let wishes: Vec<Wish> = lock(&self.wishes).drain(..).collect();
-            for wish in wishes {
-                self.grant(domain, &wish);
+            for wish in self.inbox.take() {
+                self.grant(&domain, &wish);
             }
         }
     }
@@ -358,6 +276,45 @@ impl Host {
                 self.say("There are no temporary disks to write back.\n");
             }
             Wish::Console(e) => debug!(target: "xenner::console", "{e:?}"),
+            Wish::Disk { disk, fault } => self.disk_failed(disk, fault),
+        }
+    }
+
+    /// The host failed a request; the disk has done what its policy says but for stopping the domain.
+    fn disk_failed(&mut self, disk: &str, fault: &IoFault) {
+        let IoFault {
+            kind,
+            offset,
+            len,
+            errno,
+            action,
+        } = fault;
+        error!("{disk}: {kind:?} of {len} bytes at {offset} failed: {errno} (action: {action:?})");
+        if *action == ErrorAction::Stop {
+            self.halt(Halt::IoError);
+            self.say(&format!(
+                "The domain is stopped until the fault of {disk} is mended ({errno})."
+            ));
+        }
+    }
+
+    /// Stops the vcpus.
+    pub(super) fn halt(&mut self, why: Halt) {
+        if let Some(running) = &mut self.running
+            && running.halted.is_none()
+        {
+            running.threads.pause();
+            running.halted = Some(why);
+        }
+    }
+
+    /// Lets stopped vcpus run, and disks try again what failed.
+    #[expect(dead_code, reason = "for the monitor")]
+    pub(super) fn go_on(&mut self) {
+        if let Some(running) = &mut self.running
+            && running.halted.take().is_some()
+        {
+            running.threads.resume();
         }
     }
 
@@ -369,7 +326,8 @@ impl Host {
             .store
             .try_read(&format!("{control}/feature-poweroff"))
             .is_ok_and(|v| v.as_deref() == Some("1"));
-        if self.asked || self.config.lifecycle.start_paused || !listens {
+        let stopped = self.running.as_ref().is_none_or(|r| r.halted.is_some());
+        if self.asked || stopped || !listens {
             return domain.end.quit();
         }
         self.asked = true;
@@ -443,7 +401,7 @@ impl Host {
     fn linger(&mut self) -> Result<(), RunError> {
         loop {
             let ended = |w: &Wish| matches!(w, Wish::Signal(_) | Wish::Console(ChardevEvent::Quit));
-            if lock(&self.wishes).drain(..).any(|w| ended(&w)) {
+            if self.inbox.take().iter().any(ended) {
                 return Ok(());
             }
             match self.events.run_with_timeout(-1) {
@@ -464,84 +422,5 @@ impl Host {
             path,
             source,
         })
-    }
-}
-
-/// The user's end of the console in the loop.
-struct UserEnd {
-    console: Arc<Mutex<ConsoleBackend>>,
-    wishes: Wishes,
-}
-
-impl MutEventSubscriber for UserEnd {
-    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
-        let events = {
-            let mut console = lock(&self.console);
-            console.on_ready();
-            console.take_events()
-        };
-        lock(&self.wishes).extend(events.into_iter().map(Wish::Console));
-    }
-
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        watch(ops, Events::new(&*lock(&self.console), EventSet::IN));
-    }
-}
-
-/// The guest's end of the console in the loop.
-struct GuestConsole {
-    port: EventFd,
-    console: Arc<Mutex<ConsoleBackend>>,
-}
-
-impl MutEventSubscriber for GuestConsole {
-    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
-        // an empty counter means that another turn has seen the event
-        let _ = self.port.read();
-        lock(&self.console).on_guest_event();
-    }
-
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        watch(ops, Events::new(&self.port, EventSet::IN));
-    }
-}
-
-/// Wakes the loop when the domain is over or its watchdog changes.
-struct DomainEnd {
-    domain: Arc<Domain>,
-}
-
-impl MutEventSubscriber for DomainEnd {
-    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
-        // an empty counter means that another turn has seen the event
-        let _ = self.domain.end.event().read();
-    }
-
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        watch(ops, Events::new(self.domain.end.event(), EventSet::IN));
-    }
-}
-
-/// Signals in the loop.
-struct SignalEnd {
-    signals: EndSignals,
-    wishes: Wishes,
-}
-
-impl MutEventSubscriber for SignalEnd {
-    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
-        while let Some(n) = self.signals.next() {
-            lock(&self.wishes).push(Wish::Signal(n));
-        }
-    }
-
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        watch(ops, Events::new(&self.signals, EventSet::IN));
-    }
-}
-
-fn watch(ops: &mut EventOps<'_>, events: Events) {
-    if let Err(e) = ops.add(events) {
-        error!("the event loop takes no more descriptors: {e:?}");
     }
 }

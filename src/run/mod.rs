@@ -2,10 +2,13 @@
 //! serves its devices in one event loop, rebuilds it when it reboots.
 
 mod daemon;
+mod devices;
+mod ends;
 mod files;
 mod life;
 mod pages;
 mod report;
+mod setup;
 mod signals;
 
 use std::io;
@@ -21,6 +24,7 @@ use xenner_console::{Chardev, ChardevError, ChardevOptions, InheritedFds};
 use xenner_pvdevices::consback::ConsoleBackend;
 
 use self::daemon::Side;
+use self::devices::Devices;
 use self::files::{PidFile, RunDir};
 use self::life::Host;
 use self::signals::EndSignals;
@@ -156,7 +160,8 @@ fn serve(
     let store = StoreHandle::new()?;
     let mut service = XenstoreService::new(store.clone());
     let run_dir = open_run_dir(&config, &name, &console, &mut service)?;
-    let mut host = Host::new(config, name, console, store, service, signals)?;
+    let devices = Devices::default();
+    let mut host = Host::new(config, name, console, store, service, signals, devices)?;
     let code = host.run(opened, ready, started);
     drop(host);
     drop(run_dir);
