@@ -6,10 +6,9 @@ use std::sync::Arc;
 use thiserror::Error;
 use xenner_console::FdSource;
 use xenner_pvdevices::blkback::{
-    Aio, BlkBack, CacheMode, DiskControl, DiskEvents, DiskKind as VbdKind, ErrorPolicy, IoFault,
+    BlkBack, CacheMode, DiskControl, DiskEvents, DiskKind as VbdKind, ErrorPolicy, IoFault,
     Policies, VbdConfig,
 };
-use xenner_pvdevices::image::config::{Aio as ImageAio, NodeConfig};
 use xenner_pvdevices::image::{Attachment, BlockNodes, Image, NodeError, NodeInfo};
 
 use super::devices::Place;
@@ -43,6 +42,7 @@ pub enum DiskError {
 #[derive(Debug)]
 pub struct Disk {
     /// What was asked for.
+    #[expect(dead_code, reason = "for the monitor")]
     pub config: DiskConfig,
     /// The running backend.
     pub control: DiskControl,

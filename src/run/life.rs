@@ -16,6 +16,7 @@ use xenner_pvdevices::consback::ConsoleBackend;
 
 use super::daemon::Ready;
 use super::devices::Devices;
+use super::disks::Disks;
 use super::ends::{Bell, Inbox, SignalEnd, UserEnd, Wish};
 use super::signals::EndSignals;
 use super::{RunError, host, lock, report};
@@ -76,6 +77,18 @@ fn event(what: std::fmt::Arguments<'_>) {
     info!(target: "xenner::event", "{what}");
 }
 
+/// What the process around the domain is made of.
+pub(super) struct Parts {
+    pub(super) config: VmConfig,
+    pub(super) name: String,
+    pub(super) console: Arc<Mutex<ConsoleBackend>>,
+    pub(super) store: StoreHandle,
+    pub(super) service: XenstoreService,
+    pub(super) inbox: Inbox,
+    pub(super) devices: Devices,
+    pub(super) disks: Disks,
+}
+
 /// The process around the domain.
 pub(super) struct Host {
     pub(super) config: VmConfig,
@@ -83,9 +96,10 @@ pub(super) struct Host {
     pub(super) console: Arc<Mutex<ConsoleBackend>>,
     pub(super) store: StoreHandle,
     pub(super) service: Arc<Mutex<XenstoreService>>,
-    inbox: Inbox,
+    pub(super) inbox: Inbox,
     pub(super) events: EventManager<Subscriber>,
     pub(super) devices: Devices,
+    pub(super) disks: Disks,
     running: Option<Running>,
     asked: bool,
 }
@@ -113,17 +127,18 @@ enum Next {
 }
 
 impl Host {
-    pub(super) fn new(
-        config: VmConfig,
-        name: String,
-        console: Arc<Mutex<ConsoleBackend>>,
-        store: StoreHandle,
-        service: XenstoreService,
-        signals: EndSignals,
-        devices: Devices,
-    ) -> Result<Self, RunError> {
+    pub(super) fn new(parts: Parts, signals: EndSignals) -> Result<Self, RunError> {
+        let Parts {
+            config,
+            name,
+            console,
+            store,
+            service,
+            inbox,
+            devices,
+            disks,
+        } = parts;
         let service = Arc::new(Mutex::new(service));
-        let inbox = Inbox::new().map_err(host("event descriptor"))?;
         let mut events = EventManager::new().map_err(|e| RunError::Loop(format!("{e:?}")))?;
         events.add_subscriber(service.clone() as Subscriber);
         let signal_end = SignalEnd {
@@ -146,6 +161,7 @@ impl Host {
             inbox,
             events,
             devices,
+            disks,
             running: None,
             asked: false,
         })
@@ -314,6 +330,7 @@ impl Host {
         if let Some(running) = &mut self.running
             && running.halted.take().is_some()
         {
+            self.disks.retry();
             running.threads.resume();
         }
     }

@@ -3,6 +3,7 @@
 
 mod daemon;
 mod devices;
+mod disks;
 mod ends;
 mod files;
 mod life;
@@ -20,13 +21,15 @@ use std::time::Instant;
 use log::info;
 use thiserror::Error;
 use xenner_console::config::{ChardevBackend, ChardevConfig};
-use xenner_console::{Chardev, ChardevError, ChardevOptions, InheritedFds};
+use xenner_console::{Chardev, ChardevError, ChardevOptions, FdSets, FdSource, InheritedFds};
 use xenner_pvdevices::consback::ConsoleBackend;
 
 use self::daemon::Side;
 use self::devices::Devices;
+use self::disks::{DiskError, Disks};
+use self::ends::Inbox;
 use self::files::{PidFile, RunDir};
-use self::life::Host;
+use self::life::{Host, Parts};
 use self::signals::EndSignals;
 use crate::config::{HvLog, VmConfig, XenstoreSocket};
 use crate::domain::DomainError;
@@ -60,6 +63,18 @@ pub enum RunError {
     /// The store refuses the domain's own keys.
     #[error("The domain's keys cannot be put into the xenstore")]
     Store(#[from] StoreError),
+    /// A descriptor of `-add-fd` is not there.
+    #[error("-add-fd fd={fd}: The parent left no such descriptor open")]
+    AddFd {
+        /// The number.
+        fd: i32,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A disk cannot be opened.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// Something of the host that every process has.
     #[error("The host gives no {what}")]
     Host {
@@ -114,7 +129,7 @@ fn lock<T: ?Sized>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What stands in the way of the domain, as one line for the user.
 pub fn run(config: VmConfig) -> Result<ExitCode, RunError> {
     let started = Instant::now();
-    let fds = InheritedFds::at_start().map_err(host("list of open files"))?;
+    let fds = inherited(&config)?;
     if !config.daemonize {
         return serve(config, fds, None, started);
     }
@@ -124,9 +139,23 @@ pub fn run(config: VmConfig) -> Result<ExitCode, RunError> {
     }
 }
 
+/// The descriptors that the parent left open, with the sets of `-add-fd`.
+fn inherited(config: &VmConfig) -> Result<FdSets, RunError> {
+    let list = InheritedFds::at_start().map_err(host("list of open files"))?;
+    let mut fds = FdSets::new(list);
+    for passed in &config.fd_sets {
+        let added = fds.add_inherited(passed.fd, passed.set, passed.opaque.clone());
+        added.map_err(|source| RunError::AddFd {
+            fd: passed.fd,
+            source,
+        })?;
+    }
+    Ok(fds)
+}
+
 fn serve(
     config: VmConfig,
-    mut fds: InheritedFds,
+    mut fds: FdSets,
     ready: Option<daemon::Ready>,
     started: Instant,
 ) -> Result<ExitCode, RunError> {
@@ -156,12 +185,27 @@ fn serve(
         None => None,
     };
     let console = open_console(&config, &mut fds)?;
+    let inbox = Inbox::new().map_err(host("event descriptor"))?;
+    let (disks, new) = Disks::open(&config, &mut fds, &inbox)?;
+    let mut devices = Devices::default();
+    for (place, device) in new {
+        devices.add(place, device).map_err(host("device"))?;
+    }
     let signals = EndSignals::block().map_err(host("signal descriptor"))?;
     let store = StoreHandle::new()?;
     let mut service = XenstoreService::new(store.clone());
     let run_dir = open_run_dir(&config, &name, &console, &mut service)?;
-    let devices = Devices::default();
-    let mut host = Host::new(config, name, console, store, service, signals, devices)?;
+    let parts = Parts {
+        config,
+        name,
+        console,
+        store,
+        service,
+        inbox,
+        devices,
+        disks,
+    };
+    let mut host = Host::new(parts, signals)?;
     let code = host.run(opened, ready, started);
     drop(host);
     drop(run_dir);
@@ -172,7 +216,7 @@ fn serve(
 /// The console's character device, or one that swallows everything.
 fn open_console(
     config: &VmConfig,
-    fds: &mut InheritedFds,
+    fds: &mut FdSets,
 ) -> Result<Arc<Mutex<ConsoleBackend>>, RunError> {
     let nothing = ChardevConfig::new("none", ChardevBackend::Null);
     let chosen = config
