@@ -3,40 +3,17 @@
 
 use std::sync::Arc;
 
-use thiserror::Error;
 use xenner_console::FdSource;
 use xenner_pvdevices::blkback::{
     BlkBack, CacheMode, DiskControl, DiskEvents, DiskKind as VbdKind, ErrorPolicy, IoFault,
     Policies, VbdConfig,
 };
-use xenner_pvdevices::image::{Attachment, BlockNodes, Image, NodeError, NodeInfo};
+use xenner_pvdevices::image::{BlockNodes, NodeInfo};
 
 use super::devices::Place;
 use super::ends::{Inbox, Wish};
 use crate::config::{DiskConfig, DiskKind, ErrorAction, VmConfig};
-
-/// Why there is no disk.
-#[derive(Debug, Error)]
-pub enum DiskError {
-    /// A node cannot be opened.
-    #[error("{origin}")]
-    Node {
-        /// The option that asks for it.
-        origin: String,
-        /// Why.
-        #[source]
-        source: NodeError,
-    },
-    /// A disk cannot have its node.
-    #[error("disk {disk}")]
-    Attach {
-        /// The disk.
-        disk: String,
-        /// Why.
-        #[source]
-        source: NodeError,
-    },
-}
+use crate::disks::{self, DiskError, OpenDisk};
 
 /// One disk of the guest.
 #[derive(Debug)]
@@ -70,86 +47,43 @@ impl Disks {
         fds: &mut dyn FdSource,
         inbox: &Inbox,
     ) -> Result<(Self, Vec<NewDevice>), DiskError> {
-        let mut all = Self::default();
-        for node in &config.block_nodes {
-            let added = all.nodes.add(&node.node, fds);
-            added.map_err(|source| DiskError::Node {
-                origin: node.origin.clone(),
-                source,
-            })?;
-        }
-        let mut devices = Vec::new();
-        for disk in &config.disks {
-            devices.push(all.attach(disk, config.vcpus.maximum, fds, inbox)?);
-        }
+        let (nodes, open) = disks::open(config, fds)?;
+        let mut all = Self {
+            nodes,
+            disks: Vec::new(),
+        };
+        let vcpus = config.vcpus.maximum;
+        let devices = open.into_iter().map(|disk| all.add(disk, vcpus, inbox));
+        let devices = devices.collect();
         Ok((all, devices))
     }
 
-    /// Opens one disk on its node.
-    ///
-    /// # Errors
-    /// [`DiskError::Attach`].
-    pub fn attach(
-        &mut self,
-        disk: &DiskConfig,
-        vcpus: u32,
-        fds: &mut dyn FdSource,
-        inbox: &Inbox,
-    ) -> Result<NewDevice, DiskError> {
-        let image = self.image_for(disk, fds)?;
-        let info = disk.node.as_deref().and_then(|node| self.nodes.info(node));
-        let vbd = vbd_config(disk, info.as_ref(), vcpus);
+    /// A backend for an open disk.
+    pub fn add(&mut self, disk: OpenDisk, vcpus: u32, inbox: &Inbox) -> NewDevice {
+        let OpenDisk { config, image } = disk;
+        let info = config.node.as_deref().and_then(|node| self.nodes.info(node));
+        let vbd = vbd_config(&config, info.as_ref(), vcpus);
         let place = Place {
             class: "vbd",
             id: vbd.number,
             frontend: vbd.frontend_keys(),
         };
         let events = Arc::new(Faults {
-            disk: user(disk),
+            disk: disks::user_name(&config),
             inbox: inbox.clone(),
         });
         let device = Box::new(BlkBack::new(vbd, image, events));
         self.disks.push(Disk {
-            config: disk.clone(),
+            config,
             control: device.control(),
         });
-        Ok((place, device))
-    }
-
-    fn image_for(
-        &mut self,
-        disk: &DiskConfig,
-        fds: &mut dyn FdSource,
-    ) -> Result<Option<Arc<dyn Image>>, DiskError> {
-        let Some(node) = &disk.node else {
-            return Ok(None);
-        };
-        let attachment = Attachment {
-            user: user(disk),
-            read_only: disk.read_only || disk.kind == DiskKind::Cdrom,
-            share_rw: disk.share_rw,
-            write_cache: disk.write_cache,
-            logical_block: disk.logical_block,
-            physical_block: disk.physical_block,
-            discard_granularity: disk.discard_granularity,
-        };
-        let image = self.nodes.attach(node, &attachment, fds);
-        image.map(Some).map_err(|source| DiskError::Attach {
-            disk: user(disk),
-            source,
-        })
+        (place, device)
     }
 
     /// The domain goes on: disks try again what failed.
     pub fn retry(&self) {
         self.disks.iter().for_each(|disk| disk.control.retry());
     }
-}
-
-/// The disk's name for the user: its id, that of its drive, or what the guest calls it.
-pub fn user(disk: &DiskConfig) -> String {
-    let named = disk.id.as_ref().or(disk.backend.as_ref());
-    named.map_or_else(|| disk.vdev.to_string(), Clone::clone)
 }
 
 fn vbd_config(disk: &DiskConfig, node: Option<&NodeInfo>, vcpus: u32) -> VbdConfig {

@@ -21,17 +21,18 @@ use std::time::Instant;
 use log::info;
 use thiserror::Error;
 use xenner_console::config::{ChardevBackend, ChardevConfig};
-use xenner_console::{Chardev, ChardevError, ChardevOptions, FdSets, FdSource, InheritedFds};
+use xenner_console::{Chardev, ChardevError, ChardevOptions, FdSets, InheritedFds};
 use xenner_pvdevices::consback::ConsoleBackend;
 
 use self::daemon::Side;
 use self::devices::Devices;
-use self::disks::{DiskError, Disks};
+use self::disks::Disks;
 use self::ends::Inbox;
 use self::files::{PidFile, RunDir};
 use self::life::{Host, Parts};
 use self::signals::EndSignals;
 use crate::config::{HvLog, VmConfig, XenstoreSocket};
+use crate::disks::{self, DiskError};
 use crate::domain::DomainError;
 use crate::kvm::KvmError;
 use crate::loader::LoaderError;
@@ -63,15 +64,6 @@ pub enum RunError {
     /// The store refuses the domain's own keys.
     #[error("The domain's keys cannot be put into the xenstore")]
     Store(#[from] StoreError),
-    /// A descriptor of `-add-fd` is not there.
-    #[error("-add-fd fd={fd}: The parent left no such descriptor open")]
-    AddFd {
-        /// The number.
-        fd: i32,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
     /// A disk cannot be opened.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -129,7 +121,8 @@ fn lock<T: ?Sized>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What stands in the way of the domain, as one line for the user.
 pub fn run(config: VmConfig) -> Result<ExitCode, RunError> {
     let started = Instant::now();
-    let fds = inherited(&config)?;
+    let fds = InheritedFds::at_start().map_err(host("list of open files"))?;
+    let fds = disks::fd_sets(&config.fd_sets, fds)?;
     if !config.daemonize {
         return serve(config, fds, None, started);
     }
@@ -137,20 +130,6 @@ pub fn run(config: VmConfig) -> Result<ExitCode, RunError> {
         Side::Parent(code) => Ok(code),
         Side::Child(ready) => serve(config, fds, Some(ready), started),
     }
-}
-
-/// The descriptors that the parent left open, with the sets of `-add-fd`.
-fn inherited(config: &VmConfig) -> Result<FdSets, RunError> {
-    let list = InheritedFds::at_start().map_err(host("list of open files"))?;
-    let mut fds = FdSets::new(list);
-    for passed in &config.fd_sets {
-        let added = fds.add_inherited(passed.fd, passed.set, passed.opaque.clone());
-        added.map_err(|source| RunError::AddFd {
-            fd: passed.fd,
-            source,
-        })?;
-    }
-    Ok(fds)
 }
 
 fn serve(

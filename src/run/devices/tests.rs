@@ -37,9 +37,9 @@ fn a_device_outlives_its_domain() {
         .add(place(7), Box::new(Lamp(offered.clone())))
         .unwrap();
     for life in 1..=2 {
-        let store = Arc::new(MockStore::new());
+        let store = MockStore::new();
         let host = Host {
-            domain: Arc::new(MockDomain::new()),
+            domain: MockDomain::new(1, 8),
             store: store.clone(),
         };
         devices.start(host).unwrap();
