@@ -95,7 +95,7 @@ impl Devices {
     }
 
     /// The running device in a place, if there is one.
-    #[expect(dead_code, reason = "for the monitor")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the monitor"))]
     pub fn thread(&self, class: &str, id: u32) -> Option<&DeviceThread> {
         self.slots.iter().find_map(|slot| match &slot.state {
             State::Running(thread) if slot.place.class == class && slot.place.id == id => {

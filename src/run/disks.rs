@@ -61,7 +61,10 @@ impl Disks {
     /// A backend for an open disk.
     pub fn add(&mut self, disk: OpenDisk, vcpus: u32, inbox: &Inbox) -> NewDevice {
         let OpenDisk { config, image } = disk;
-        let info = config.node.as_deref().and_then(|node| self.nodes.info(node));
+        let info = config
+            .node
+            .as_deref()
+            .and_then(|node| self.nodes.info(node));
         let vbd = vbd_config(&config, info.as_ref(), vcpus);
         let place = Place {
             class: "vbd",

@@ -32,7 +32,7 @@ use self::files::{PidFile, RunDir};
 use self::life::{Host, Parts};
 use self::signals::EndSignals;
 use crate::config::{HvLog, VmConfig, XenstoreSocket};
-use crate::disks::{self, DiskError};
+use crate::disks::{DiskError, fd_sets};
 use crate::domain::DomainError;
 use crate::kvm::KvmError;
 use crate::loader::LoaderError;
@@ -122,7 +122,7 @@ fn lock<T: ?Sized>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 pub fn run(config: VmConfig) -> Result<ExitCode, RunError> {
     let started = Instant::now();
     let fds = InheritedFds::at_start().map_err(host("list of open files"))?;
-    let fds = disks::fd_sets(&config.fd_sets, fds)?;
+    let fds = fd_sets(&config.fd_sets, fds)?;
     if !config.daemonize {
         return serve(config, fds, None, started);
     }
