@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use xenner_console::config::ChardevConfig;
 
 mod disk;
+mod net;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -17,6 +18,7 @@ mod validate;
 pub use disk::{
     BlockNodeConfig, DiskConfig, DiskFault, DiskKind, ErrorAction, MAX_SERIAL, PassedFd, Vdev,
 };
+pub use net::{MAX_NICS, MacAddr, NetError, NetdevConfig, NicConfig};
 pub use validate::ConfigError;
 
 /// One mebibyte in bytes.
@@ -77,6 +79,10 @@ pub struct VmConfig {
     pub block_nodes: Vec<BlockNodeConfig>,
     /// The guest's disks, in the order of the command line.
     pub disks: Vec<DiskConfig>,
+    /// `-netdev`, and those that `-nic` implies: host ends of network devices.
+    pub netdevs: Vec<NetdevConfig>,
+    /// Network devices in order: the first is vif 0, in Linux eth0.
+    pub nics: Vec<NicConfig>,
     /// `-echr`: the key that starts the commands of a `mux=on` character
     /// device; 1 is Ctrl-a, which types as 1 in ASCII.
     pub escape_char: u8,
@@ -127,6 +133,8 @@ impl Default for VmConfig {
             fd_sets: Vec::new(),
             block_nodes: Vec::new(),
             disks: Vec::new(),
+            netdevs: Vec::new(),
+            nics: Vec::new(),
             escape_char: 1,
             monitors: Vec::new(),
             lifecycle: Lifecycle::default(),
@@ -345,6 +353,8 @@ bitflags::bitflags! {
         const GNTTAB = 1 << 6;
         /// What happens to the domain: start, reboot, power-off, crash.
         const EVENT = 1 << 7;
+        /// Network devices.
+        const NET = 1 << 8;
     }
 }
 
@@ -360,7 +370,7 @@ pub struct LogItem {
 }
 
 /// Every item of `-d`, in the order of `-d help`.
-pub const LOG_ITEMS: [LogItem; 8] = [
+pub const LOG_ITEMS: [LogItem; 9] = [
     item(
         LogItems::HYPERCALL,
         "hypercall",
@@ -388,6 +398,11 @@ pub const LOG_ITEMS: [LogItem; 8] = [
         "consoles and character devices",
     ),
     item(LogItems::GNTTAB, "gnttab", "grant tables"),
+    item(
+        LogItems::NET,
+        "net",
+        "network devices, their host ends and passt",
+    ),
     item(
         LogItems::EVENT,
         "event",

@@ -113,7 +113,7 @@ fn common(name: &str, keys: &mut KeyVals, signal: bool) -> Result<ChardevConfig,
 }
 
 /// QEMU's rule for ids.
-fn well_formed(id: &str) -> bool {
+pub(super) fn well_formed(id: &str) -> bool {
     let inner = |c: char| c.is_ascii_alphanumeric() || ['-', '.', '_'].contains(&c);
     id.starts_with(|c: char| c.is_ascii_alphabetic()) && id.chars().all(inner)
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use super::error::CliError;
 use super::keyval::{KeyVals, KeyvalError};
 use super::suggest::nearest;
-use super::{Listing, asks_help, text};
+use super::{Listing, asks_help, netdev, text};
 use crate::config::{ConsoleConfig, DiskKind, VmConfig};
 
 #[derive(Debug, Args)]
@@ -34,6 +34,8 @@ enum Fate {
     Console,
     /// A paravirtual disk on its `drive`; see `disk`.
     Disk(DiskKind),
+    /// A vif on its `netdev`; see `netdev`.
+    Nic,
     /// Taken, and not there for the guest.
     LeftOut,
     /// Refused: a guest that is given it needs it.
@@ -43,13 +45,13 @@ enum Fate {
 const DISK: Fate = Fate::Disk(DiskKind::Disk);
 const CDROM: Fate = Fate::Disk(DiskKind::Cdrom);
 const FLOPPY: Fate = Fate::Refused("Floppy disks are");
-const NIC: Fate = Fate::Refused("Network devices are");
+const NIC: Fate = Fate::Nic;
 const DISPLAY: Fate = Fate::Refused("Displays are");
 const MEMORY: Fate = Fate::Refused("Memory devices are");
 const HOST: Fate = Fate::Refused("Host devices are");
 
 /// Driver names, sorted.
-const DEVICES: [(&str, Fate); 87] = [
+const DEVICES: [(&str, Fate); 91] = [
     ("AC97", Fate::LeftOut),
     ("VGA", DISPLAY),
     ("ahci", Fate::LeftOut),
@@ -125,8 +127,11 @@ const DEVICES: [(&str, Fate); 87] = [
     ("virtio-blk-pci-transitional", DISK),
     ("virtio-gpu-pci", DISPLAY),
     ("virtio-keyboard-pci", Fate::LeftOut),
+    ("virtio-net", NIC),
     ("virtio-net-device", NIC),
     ("virtio-net-pci", NIC),
+    ("virtio-net-pci-non-transitional", NIC),
+    ("virtio-net-pci-transitional", NIC),
     ("virtio-rng-device", Fate::LeftOut),
     ("virtio-rng-pci", Fate::LeftOut),
     ("virtio-scsi-device", Fate::LeftOut),
@@ -140,6 +145,7 @@ const DEVICES: [(&str, Fate); 87] = [
     ("xen-cdrom", CDROM),
     ("xen-console", Fate::Console),
     ("xen-disk", DISK),
+    ("xen-net-device", NIC),
 ];
 
 /// Properties of the devices that become a PV console, beside `chardev`.
@@ -164,6 +170,7 @@ impl DeviceOptions {
             Fate::Console => Some((*name, "the PV console: chardev=ID")),
             Fate::Disk(DiskKind::Disk) => Some((*name, "a paravirtual disk: drive=ID[,vdev=xvda]")),
             Fate::Disk(DiskKind::Cdrom) => Some((*name, "a paravirtual CD-ROM: [drive=ID]")),
+            Fate::Nic => Some((*name, "a network device: netdev=ID[,mac=ADDRESS]")),
             Fate::LeftOut => Some((*name, "taken; the guest does not see it")),
             Fate::Refused(_) => None,
         };
@@ -188,6 +195,11 @@ impl DeviceOptions {
                 }
                 // These are read together with the drives.
                 Fate::Disk(_) => {}
+                Fate::Nic => {
+                    let nic = netdev::device(&driver, keys, config);
+                    let nic = nic.map_err(CliError::in_value("device"))?;
+                    config.nics.push(nic);
+                }
                 Fate::LeftOut => {
                     config
                         .notes
@@ -219,6 +231,11 @@ pub(super) fn is_disk(value: &str) -> bool {
     let keys = KeyVals::parse_or_json(value, Some("driver"));
     let driver = keys.and_then(|mut keys| keys.need_text("driver", "NAME"));
     driver.is_ok_and(|driver| disk_kind(&driver).is_some())
+}
+
+/// Whether a driver is a network device.
+pub(super) fn is_nic(driver: &str) -> bool {
+    DEVICES.contains(&(driver, Fate::Nic))
 }
 
 fn fate(driver: &str) -> Result<Fate, CliError> {

@@ -145,8 +145,6 @@ const FOREIGN: &[Foreign] = &[
         &["none", "null"],
         "Parallel ports are",
     ),
-    only("nic", "none", "type", &["none"], "Network devices are"),
-    only("net", "none", "type", &["none"], "Network devices are"),
     only("gdb", "none", "dev", &["none"], "The debugger's port is"),
     refused("fda", Some("FILE"), "Floppy disks are"),
     refused("fdb", Some("FILE"), "Floppy disks are"),
@@ -154,11 +152,6 @@ const FOREIGN: &[Foreign] = &[
     refused("mtdblock", Some("FILE"), "Flash memory is"),
     refused("pflash", Some("FILE"), "Firmware images are"),
     refused("bios", Some("FILE"), "Firmware images are"),
-    refused(
-        "netdev",
-        Some("secret|rng-random|iothread,id=ID[,...]"),
-        "Network devices are",
-    ),
     refused(
         "fsdev",
         Some("DRIVER,id=ID[,...]"),

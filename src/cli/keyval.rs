@@ -233,6 +233,36 @@ impl KeyVals {
         })
     }
 
+    /// All texts of a key that may be given more than once, in order: `key=a,key=b`, or in JSON a
+    /// list of texts or of objects with the member `str`.
+    ///
+    /// # Errors
+    ///
+    /// One of them has no value.
+    pub fn take_all(&mut self, key: &str) -> Result<Vec<String>, KeyvalError> {
+        self.note_asked(key);
+        let is_item = |name: &str| {
+            let item = name
+                .strip_prefix(key)
+                .and_then(|rest| rest.strip_prefix('.'));
+            let index = item.map(|item| item.strip_suffix(".str").unwrap_or(item));
+            index.is_some_and(|index| index.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        let mut all = Vec::new();
+        for entry in &mut self.entries {
+            if entry.taken || !(entry.key == key || is_item(&entry.key)) {
+                continue;
+            }
+            entry.taken = true;
+            match &entry.value {
+                Value::Text(text) => all.push(text.clone()),
+                Value::Null => {}
+                Value::Bare | Value::Bool(_) => return Err(KeyvalError::NoValue(key.to_owned())),
+            }
+        }
+        Ok(all)
+    }
+
     /// The text of a key that must be there; `example` goes into the error.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ mod foreign;
 mod help;
 mod keyval;
 mod machine;
+mod netdev;
 mod normalise;
 mod own;
 mod process;
@@ -90,6 +91,8 @@ struct Options {
     #[command(flatten)]
     disk: disk::DiskOptions,
     #[command(flatten)]
+    net: netdev::NetOptions,
+    #[command(flatten)]
     device: device::DeviceOptions,
     #[command(flatten)]
     process: process::ProcessOptions,
@@ -121,6 +124,7 @@ impl Options {
         self.machine
             .listing()
             .or_else(|| self.console.listing())
+            .or_else(|| self.net.listing())
             .or_else(|| self.device.listing())
             .or_else(|| self.process.listing())
             .or_else(|| self.own.listing())
@@ -135,6 +139,7 @@ impl Options {
         self.boot.apply(&mut config)?;
         self.process.apply(&mut config)?;
         self.disk.apply(matches, &mut config)?;
+        self.net.apply(&mut config)?;
         self.device.apply(&mut config)?;
         let around = console::Surroundings {
             nodefaults: self.process.nodefaults,

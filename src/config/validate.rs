@@ -8,7 +8,7 @@ use xenner_console::config::{ChardevBackend, ChardevConfig};
 
 use super::{
     ConsoleConfig, DiskFault, HvLog, MAX_APPEND, MAX_CONSOLES, MAX_MEMORY, MAX_NAME, MAX_VCPUS,
-    MIB, MIN_MEMORY, Machine, MemoryConfig, PAGE_SIZE, VcpuConfig, Vdev, VmConfig,
+    MIB, MIN_MEMORY, Machine, MemoryConfig, NetError, PAGE_SIZE, VcpuConfig, Vdev, VmConfig,
 };
 
 /// Why a configuration describes no domain; the message names the option.
@@ -115,6 +115,9 @@ pub enum ConfigError {
         /// What is wrong.
         fault: DiskFault,
     },
+    /// The network makes no sense.
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// A daemon has no terminal.
     #[error(
         "-daemonize: Character device '{0}' uses stdio, which a daemon does not have; \
@@ -162,6 +165,7 @@ impl VmConfig {
         self.validate_vcpus()?;
         self.validate_chardevs()?;
         self.validate_disks()?;
+        self.validate_net()?;
         self.validate_consoles()
     }
 

@@ -3,6 +3,7 @@
 mod console;
 mod disks;
 mod domain;
+mod network;
 mod process;
 mod program;
 mod qemu;
