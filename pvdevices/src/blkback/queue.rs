@@ -171,10 +171,10 @@ impl Queue {
             if self.engine.active() == 0 {
                 self.seat.may_rest();
             }
+            self.pages.purge(self.now);
             if busy || (self.takes_requests() && self.ring.final_check()?) {
                 continue;
             }
-            self.pages.purge(self.now);
             self.sleep().map_err(Broken::Host)?;
         }
         Ok(())

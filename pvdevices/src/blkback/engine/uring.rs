@@ -41,7 +41,7 @@ struct Pending {
 #[derive(Debug)]
 pub struct Rejected(pub Box<Job>);
 
-/// An `io_uring` and the jobs in it.
+/// An `io_uring` and the jobs in it; stays on the thread that made it.
 pub struct Uring {
     ring: IoUring,
     /// By token.
@@ -58,10 +58,6 @@ pub struct Uring {
     /// after the other (ext4 is such a one, XFS is not).
     serial_writes: bool,
 }
-
-// SAFETY: the addresses in the vectors are of memory that any thread may use, owned by the jobs
-// beside them.
-unsafe impl Send for Uring {}
 
 impl Debug for Uring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

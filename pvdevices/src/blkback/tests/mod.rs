@@ -4,6 +4,7 @@ mod control;
 mod engine;
 mod errors;
 mod features;
+mod grants;
 mod malformed;
 mod model;
 mod protocol;
