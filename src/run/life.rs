@@ -18,6 +18,7 @@ use super::daemon::Ready;
 use super::devices::Devices;
 use super::disks::Disks;
 use super::ends::{Bell, Inbox, SignalEnd, UserEnd, Wish};
+use super::nics::Nic;
 use super::signals::EndSignals;
 use super::{RunError, host, lock, report};
 use crate::config::{PanicAction, RebootAction, ShutdownAction, VmConfig};
@@ -87,6 +88,7 @@ pub(super) struct Parts {
     pub(super) inbox: Inbox,
     pub(super) devices: Devices,
     pub(super) disks: Disks,
+    pub(super) nics: Vec<Nic>,
 }
 
 /// The process around the domain.
@@ -100,6 +102,8 @@ pub(super) struct Host {
     pub(super) events: EventManager<Subscriber>,
     pub(super) devices: Devices,
     pub(super) disks: Disks,
+    #[expect(dead_code, reason = "for the monitor")]
+    pub(super) nics: Vec<Nic>,
     running: Option<Running>,
     asked: bool,
 }
@@ -137,6 +141,7 @@ impl Host {
             inbox,
             devices,
             disks,
+            nics,
         } = parts;
         let service = Arc::new(Mutex::new(service));
         let mut events = EventManager::new().map_err(|e| RunError::Loop(format!("{e:?}")))?;
@@ -162,6 +167,7 @@ impl Host {
             events,
             devices,
             disks,
+            nics,
             running: None,
             asked: false,
         })

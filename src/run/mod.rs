@@ -7,6 +7,7 @@ mod disks;
 mod ends;
 mod files;
 mod life;
+mod nics;
 mod pages;
 mod report;
 mod setup;
@@ -30,6 +31,7 @@ use self::disks::Disks;
 use self::ends::Inbox;
 use self::files::{PidFile, RunDir};
 use self::life::{Host, Parts};
+use self::nics::NicError;
 use self::signals::EndSignals;
 use crate::config::{HvLog, VmConfig, XenstoreSocket};
 use crate::disks::{DiskError, fd_sets};
@@ -67,6 +69,9 @@ pub enum RunError {
     /// A disk cannot be opened.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// A network device cannot be opened.
+    #[error(transparent)]
+    Nic(#[from] NicError),
     /// Something of the host that every process has.
     #[error("The host gives no {what}")]
     Host {
@@ -170,6 +175,10 @@ fn serve(
     for (place, device) in new {
         devices.add(place, device).map_err(host("device"))?;
     }
+    let (nics, new) = nics::open(&config, &mut fds)?;
+    for (place, device) in new {
+        devices.add(place, device).map_err(host("device"))?;
+    }
     let signals = EndSignals::block().map_err(host("signal descriptor"))?;
     let store = StoreHandle::new()?;
     let mut service = XenstoreService::new(store.clone());
@@ -183,6 +192,7 @@ fn serve(
         inbox,
         devices,
         disks,
+        nics,
     };
     let mut host = Host::new(parts, signals)?;
     let code = host.run(opened, ready, started);
