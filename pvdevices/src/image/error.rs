@@ -105,4 +105,69 @@ pub enum ImageError {
         /// What the host answered.
         source: io::Error,
     },
+    /// There is no place for what the guest writes.
+    #[error("Could not make a temporary file in '{}'; point TMPDIR to a directory with room", path.display())]
+    Temporary {
+        /// The directory.
+        path: PathBuf,
+        /// What the host answered.
+        source: io::Error,
+    },
+    /// The header speaks against opening the image.
+    #[error("'{}' {what}; {way_out}", path.display())]
+    Header {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+        /// What to do.
+        way_out: &'static str,
+    },
+    /// The format's library does not take the image.
+    #[error("Could not read '{}' as a {format} image", path.display())]
+    Format {
+        /// The image.
+        path: PathBuf,
+        /// The format.
+        format: &'static str,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// A format that is known and not supported.
+    #[error(
+        "'{}' is a {format} image, which is not supported; convert it by qemu-img convert",
+        path.display()
+    )]
+    Unsupported {
+        /// The image.
+        path: PathBuf,
+        /// The format.
+        format: String,
+    },
+    /// A backing file that may be anything.
+    #[error(
+        "'{}' does not say which format its backing file '{backing}' has; add it by \
+         qemu-img rebase -u -F FORMAT -b '{backing}' or name the backing node",
+        path.display()
+    )]
+    NoBackingFormat {
+        /// The image.
+        path: PathBuf,
+        /// The backing file.
+        backing: String,
+    },
+    /// A backing file on something that is no file.
+    #[error("'{}' names '{named}', which is not a file of this host", path.display())]
+    NotAFile {
+        /// The image.
+        path: PathBuf,
+        /// What it names.
+        named: String,
+    },
+    /// An external data file without a name.
+    #[error("'{}' keeps its data in another file; name it by data-file=NODE", path.display())]
+    NoDataFile {
+        /// The image.
+        path: PathBuf,
+    },
 }

@@ -3,7 +3,7 @@
 //!
 //! Knows no formats and no guests. Every image ends here, formats by way of their library.
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,6 +22,9 @@ use super::sys;
 
 /// The most bytes that are copied at once where buffers do not suit `O_DIRECT`.
 const BOUNCE_BYTES: usize = 1 << 20;
+
+/// The most buffers of one call (`IOV_MAX` of Linux).
+const MAX_SLICES: usize = 1024;
 
 /// An open file or block device.
 #[derive(Debug)]
@@ -64,21 +67,28 @@ impl HostFile {
         let device = check_kind(&fd, &path, config.kind)?;
         let limits = host::limits(fd.as_fd(), device, access.cache.direct)
             .map_err(query(&path, "limits"))?;
-        let file = Self {
-            size: AtomicU64::new(read_size(fd.as_fd()).map_err(query(&path, "size"))?),
+        let size = read_size(fd.as_fd()).map_err(query(&path, "size"))?;
+        let mut file = Self::new(fd, path, access.cache, limits, size);
+        (file.device, file.writable) = (device, access.write);
+        file.check_direct_size()?;
+        Ok(file)
+    }
+
+    /// A file that can be written.
+    fn new(fd: OwnedFd, path: PathBuf, cache: CacheConfig, limits: Limits, size: u64) -> Self {
+        Self {
             fd,
-            device,
-            writable: access.write,
-            cache: access.cache,
+            path,
+            device: false,
+            writable: true,
+            cache,
             limits,
+            size: AtomicU64::new(size),
             claim: None,
             no_punch: AtomicBool::new(false),
             no_zero: AtomicBool::new(false),
             parts: Mutex::new(()),
-            path,
-        };
-        file.check_direct_size()?;
-        Ok(file)
+        }
     }
 
     /// A last partial block cannot be written past the page cache without making the file longer.
@@ -92,6 +102,23 @@ impl HostFile {
             });
         }
         Ok(())
+    }
+
+    /// A new file that has no name any more, in the directory for temporary files.
+    pub(super) fn temporary() -> Result<Self, ImageError> {
+        let directory = std::env::temp_dir();
+        let failed = |source| ImageError::Temporary {
+            path: directory.clone(),
+            source,
+        };
+        let fd = unnamed_file(&directory).map_err(failed)?;
+        // Nothing of it outlives the process, so nothing has to reach the medium.
+        let cache = CacheConfig {
+            direct: false,
+            no_flush: true,
+        };
+        let limits = host::limits(fd.as_fd(), false, false).map_err(failed)?;
+        Ok(Self::new(fd, directory.clone(), cache, limits, 0))
     }
 
     /// Locks the file as its user needs it, until it is dropped.
@@ -227,6 +254,69 @@ impl HostFile {
         offset.is_multiple_of(u64::from(block)) && list.iter().all(suits)
     }
 
+    /// Reads into a library's buffers; what lies behind the end is zeros.
+    pub(super) fn read_slices(&self, to: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<()> {
+        let mut left = to;
+        let mut offset = offset;
+        while !left.is_empty() {
+            let count = left.len().min(MAX_SLICES);
+            match rustix::io::preadv(&self.fd, &mut left[..count], offset) {
+                Ok(0) => {
+                    left.iter_mut().for_each(|slice| slice.fill(0));
+                    return Ok(());
+                }
+                Ok(done) => {
+                    offset += done as u64;
+                    IoSliceMut::advance_slices(&mut left, done);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a library's buffers; the file grows where that is behind its end.
+    pub(super) fn write_slices(&self, from: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let mut slices = from.to_vec();
+        let mut left = &mut slices[..];
+        let mut at = offset;
+        while !left.is_empty() {
+            let count = left.len().min(MAX_SLICES);
+            match rustix::io::pwritev(&self.fd, &left[..count], at) {
+                Ok(0) if left.iter().all(|slice| slice.is_empty()) => break,
+                Ok(0) => return Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+                Ok(done) => {
+                    at += done as u64;
+                    IoSlice::advance_slices(&mut left, done);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.size.fetch_max(at, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// As [`Self::write_zeroes`], and the file ends behind the range at least.
+    pub(super) fn write_zeroes_growing(
+        &self,
+        offset: u64,
+        len: u64,
+        unmap: bool,
+    ) -> io::Result<()> {
+        let end = offset + len;
+        let size = self.size();
+        if offset < size {
+            self.write_zeroes(offset, len.min(size - offset), unmap)?;
+        }
+        // Written, not truncated: another thread may have made the file longer meanwhile.
+        match end > size {
+            true => self.write_zero_bytes(offset.max(size), end - offset.max(size)),
+            false => Ok(()),
+        }
+    }
+
     /// Returns when all that was written is on stable storage, unless flushes do not count.
     pub(super) fn sync(&self) -> io::Result<()> {
         if self.cache.no_flush || !self.writable {
@@ -264,10 +354,15 @@ impl HostFile {
                 result => return result,
             }
         }
-        let mut zeros = AlignedBuffer::new(BOUNCE_BYTES, self.limits.memory_align as usize);
+        self.write_zero_bytes(offset, len)
+    }
+
+    fn write_zero_bytes(&self, offset: u64, len: u64) -> io::Result<()> {
+        let whole = len.min(BOUNCE_BYTES as u64) as usize;
+        let mut zeros = AlignedBuffer::new(whole, self.limits.memory_align as usize);
         let mut done = 0;
         while done < len {
-            let part = (len - done).min(BOUNCE_BYTES as u64);
+            let part = (len - done).min(whole as u64);
             self.write(offset + done, &[zeros.head(part as usize)])?;
             done += part;
         }
@@ -376,6 +471,23 @@ fn open_fd(path: &Path, access: Access, fds: &mut dyn FdSource) -> Result<OwnedF
         }
         Err(error) => Err(failed(error.into())),
     }
+}
+
+/// A file without a name; where the file system has no such files, its name is removed at once.
+fn unnamed_file(directory: &Path) -> io::Result<OwnedFd> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    match rustix::fs::open(directory, flags | OFlags::TMPFILE, mode) {
+        Ok(fd) => return Ok(fd),
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let nanoseconds = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_nsec;
+    let name = format!("xenner-snapshot-{}-{nanoseconds}", std::process::id());
+    let path = directory.join(name);
+    let fd = rustix::fs::open(&path, flags | OFlags::CREATE | OFlags::EXCL, mode)?;
+    rustix::fs::unlink(&path)?;
+    Ok(fd)
 }
 
 /// Sets or clears `O_DIRECT` of a passed descriptor.

@@ -6,8 +6,6 @@
 //! number. Who wants a permission looks whether its second byte is locked by somebody else, who
 //! refuses one looks at the first. The locks vanish with the descriptor.
 
-#![expect(dead_code, reason = "what formats claim")]
-
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -27,8 +25,6 @@ pub(super) enum Permission {
     ConsistentRead = 0,
     /// Writes.
     Write = 1,
-    /// Writes that change nothing that can be seen.
-    WriteUnchanged = 2,
     /// Changes of the size.
     Resize = 3,
 }
@@ -39,7 +35,6 @@ impl Permission {
         match self {
             Self::ConsistentRead => "consistent read",
             Self::Write => "write",
-            Self::WriteUnchanged => "write unchanged",
             Self::Resize => "resize",
         }
     }
@@ -67,11 +62,6 @@ impl Claim {
     pub(super) fn format(write: bool) -> Self {
         let both = [Permission::Write, Permission::Resize];
         Self::new(both.into_iter().filter(|_| write), both)
-    }
-
-    /// Of an image under a copy-on-write image: it must not change.
-    pub(super) fn backing() -> Self {
-        Self::format(false)
     }
 
     /// The same user, who lets others do what they like (`force-share`).

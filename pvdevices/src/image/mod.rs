@@ -8,6 +8,7 @@ mod buffers;
 pub mod config;
 mod error;
 mod file;
+mod formats;
 mod host;
 mod lock;
 mod nodes;

@@ -4,21 +4,25 @@
 //! from the beginning, raw bytes when a device is attached. Everything is opened before a device
 //! appears to the guest.
 
-use std::path::PathBuf;
+mod format;
+mod query;
+
 use std::sync::Arc;
 
 use thiserror::Error;
 use xenner_console::FdSource;
 
+use super::Image;
 use super::attached::{AttachedImage, Attachment, NodePolicy};
 use super::config::{CacheConfig, DetectZeroes, Driver, FileConfig, NodeConfig, NodeRef};
 use super::error::ImageError;
 use super::file::{Access, HostFile};
+use super::formats::FormatImage;
 use super::lock::Claim;
 use super::null::NullImage;
-use super::probe::{self, PROBED_BYTES};
 use super::raw::RawImage;
-use super::{Image, buffers};
+
+pub use query::NodeInfo;
 
 /// Why a node cannot be added, used or removed.
 #[derive(Debug, Error)]
@@ -54,50 +58,25 @@ pub enum NodeError {
     /// Zeros cannot be unmapped where nothing is discarded.
     #[error("detect-zeroes=unmap needs discard=unmap; add it")]
     UnmapNeedsDiscard,
-    /// A format that is known and not supported.
-    #[error("'{path}' is a {format} image, which is not supported; convert it by qemu-img convert")]
-    Format {
-        /// The file.
-        path: String,
-        /// The format.
-        format: &'static str,
-    },
+    /// A node that no image can stand on.
+    #[error("Block node '{0}' cannot be a backing image; name a file, raw or qcow2 node")]
+    NoBacking(String),
+    /// Nodes that stand on each other without an end.
+    #[error("There are more than {0} images on top of each other; merge some by qemu-img commit")]
+    TooDeep(usize),
+    /// A format that is only read.
+    #[error("VMDK images can only be read; add read-only=on")]
+    VmdkWrite,
 }
+
+/// The most nodes on top of each other: a backing file may lead back to its image.
+const MAX_DEPTH: usize = 64;
 
 /// All block nodes of a domain.
 #[derive(Debug, Default)]
 pub struct BlockNodes {
     nodes: Vec<Node>,
     made_up: u32,
-}
-
-/// What is known of a node: what `query-named-block-nodes` tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeInfo {
-    /// `node-name`.
-    pub name: String,
-    /// `drv`: the driver by QEMU's name.
-    pub driver: &'static str,
-    /// `file`: the host's file at the bottom; `None` where there is none.
-    pub filename: Option<PathBuf>,
-    /// `virtual-size` in bytes.
-    pub virtual_size: u64,
-    /// `actual-size`: bytes on the host, if it tells.
-    pub actual_size: Option<u64>,
-    /// `ro`.
-    pub read_only: bool,
-    /// `cache`.
-    pub cache: CacheConfig,
-    /// `detect_zeroes`.
-    pub detect_zeroes: DetectZeroes,
-    /// The node that has the bytes of a format.
-    pub file: Option<String>,
-    /// The node under a copy-on-write image.
-    pub backing: Option<String>,
-    /// Nodes and devices that use it.
-    pub users: Vec<String>,
-    /// Nobody gave it a name: it came with another node and goes with it.
-    pub implicit: bool,
 }
 
 #[derive(Debug)]
@@ -110,6 +89,8 @@ struct Node {
     cache: CacheConfig,
     detect_zeroes: DetectZeroes,
     implicit: bool,
+    /// How many nodes are above it.
+    depth: usize,
     /// Nodes that this one stands on: the file first.
     children: Vec<String>,
     backing: Option<String>,
@@ -140,8 +121,10 @@ enum Body {
         guessed: bool,
         image: Option<Arc<dyn Image>>,
     },
-    /// Open all the time.
-    Open(Arc<dyn Image>),
+    /// An image of a format, open all the time.
+    Format(Arc<FormatImage>),
+    /// No medium.
+    Null(Arc<NullImage>),
 }
 
 impl BlockNodes {
@@ -160,7 +143,7 @@ impl BlockNodes {
         fds: &mut dyn FdSource,
     ) -> Result<String, NodeError> {
         let before = self.nodes.len();
-        let result = self.add_tree(config, None, fds);
+        let result = self.add_tree(config, 0, fds);
         if result.is_err() {
             // What came with it goes with it, the last first.
             let added: Vec<String> = self.nodes.drain(before..).map(|node| node.name).collect();
@@ -181,11 +164,14 @@ impl BlockNodes {
     fn add_tree(
         &mut self,
         config: &NodeConfig,
-        parent: Option<&str>,
+        depth: usize,
         fds: &mut dyn FdSource,
     ) -> Result<String, NodeError> {
         if config.detect_zeroes == DetectZeroes::Unmap && !config.discard {
             return Err(NodeError::UnmapNeedsDiscard);
+        }
+        if depth > MAX_DEPTH {
+            return Err(NodeError::TooDeep(MAX_DEPTH));
         }
         let name = self.name_for(config)?;
         let mut node = Node {
@@ -196,13 +182,18 @@ impl BlockNodes {
             force_share: config.force_share,
             cache: config.cache,
             detect_zeroes: config.detect_zeroes,
-            implicit: parent.is_some() && config.name.is_none(),
+            depth,
+            implicit: depth > 0 && config.name.is_none(),
             children: Vec::new(),
             backing: None,
             users: Vec::new(),
-            body: Body::Open(Arc::new(NullImage::new(0))),
+            body: Body::Null(Arc::new(NullImage::new(0))),
         };
-        match self.open(config, &mut node, fds) {
+        let body = match config.snapshot {
+            true => self.open_snapshot(config, &mut node, fds),
+            false => self.open(config, &mut node, fds),
+        };
+        match body {
             // A node below may have taken the name.
             Ok(_) if self.find(&name).is_some() => Err(NodeError::Exists(name)),
             Ok(body) => {
@@ -237,7 +228,7 @@ impl BlockNodes {
                     used: None,
                 })
             }
-            Driver::Null { size } => Ok(Body::Open(Arc::new(NullImage::new(*size)))),
+            Driver::Null { size } => Ok(Body::Null(Arc::new(NullImage::new(*size)))),
             Driver::Raw { file, offset, size } => {
                 self.child(file, node, fds)?;
                 Ok(Body::Raw {
@@ -249,12 +240,20 @@ impl BlockNodes {
             }
             Driver::Probe { file } => {
                 let child = self.child(file, node, fds)?;
-                self.open_guessed(&child)
+                self.open_guessed(config, node, &child, fds)
             }
-            Driver::Qcow2 { .. } | Driver::Vmdk { .. } => Err(NodeError::Format {
-                path: node.name.clone(),
-                format: node.driver,
-            }),
+            Driver::Qcow2 {
+                file,
+                backing,
+                data_file,
+            } => {
+                let child = self.child(file, node, fds)?;
+                self.open_qcow2(node, &child, (backing, data_file.as_ref()), fds)
+            }
+            Driver::Vmdk { file } => {
+                let child = self.child(file, node, fds)?;
+                self.open_vmdk(node, &child, fds)
+            }
         }
     }
 
@@ -266,7 +265,7 @@ impl BlockNodes {
         fds: &mut dyn FdSource,
     ) -> Result<String, NodeError> {
         let name = match child {
-            NodeRef::Inline(config) => self.add_tree(config, Some(&node.name), fds)?,
+            NodeRef::Inline(config) => self.add_tree(config, node.depth + 1, fds)?,
             NodeRef::Name(name) => name.clone(),
         };
         let found = self.find_mut(&name)?;
@@ -282,33 +281,6 @@ impl BlockNodes {
         });
         node.children.push(name.clone());
         Ok(name)
-    }
-
-    /// A format that nobody named is found out from the file's first bytes.
-    fn open_guessed(&mut self, child: &str) -> Result<Body, NodeError> {
-        let Body::File { spare, .. } = &self.find_mut(child)?.body else {
-            return Err(NodeError::NoFile(child.to_owned()));
-        };
-        let Some(file) = spare else {
-            return Err(NodeError::NoFile(child.to_owned()));
-        };
-        let path = file.path().display().to_string();
-        let format = guess(file)?;
-        if format != "raw" {
-            return Err(NodeError::Format { path, format });
-        }
-        log::warn!(
-            target: "xenner::block",
-            "Image format was not specified for '{path}' and probing guessed raw. Detecting the \
-             format automatically is dangerous for raw images, write operations on block 0 will be \
-             restricted. Specify the 'raw' format explicitly to remove the restrictions."
-        );
-        Ok(Body::Raw {
-            offset: 0,
-            size: None,
-            guessed: true,
-            image: None,
-        })
     }
 
     fn name_for(&mut self, config: &NodeConfig) -> Result<String, NodeError> {
@@ -412,7 +384,8 @@ impl BlockNodes {
         let node = self.find_mut(name)?;
         let (discards, force_share) = (node.discards, node.force_share);
         let (file, offset, size) = match &node.body {
-            Body::Open(image) => return Ok(Arc::clone(image)),
+            Body::Format(image) => return Ok(Arc::clone(image) as Arc<dyn Image>),
+            Body::Null(image) => return Ok(Arc::clone(image) as Arc<dyn Image>),
             Body::Raw {
                 image: Some(image), ..
             } => return Ok(Arc::clone(image)),
@@ -484,7 +457,7 @@ impl BlockNodes {
         // Raw bytes that nobody reads any more leave their file, too; a format keeps it.
         for name in idle {
             let kept = |node: &Node| {
-                matches!(node.body, Body::Open(_)) && node.children.first() == Some(&name)
+                matches!(node.body, Body::Format(_)) && node.children.first() == Some(&name)
             };
             if !self.nodes.iter().any(kept)
                 && let Ok(file) = self.find_mut(&name)
@@ -495,62 +468,6 @@ impl BlockNodes {
         }
     }
 
-    /// Everything that is known of a node.
-    pub fn info(&self, name: &str) -> Option<NodeInfo> {
-        self.find(name).map(|node| self.describe(node))
-    }
-
-    /// Everything that is known of all nodes, in the order they were added.
-    pub fn query(&self) -> Vec<NodeInfo> {
-        self.nodes.iter().map(|node| self.describe(node)).collect()
-    }
-
-    fn describe(&self, node: &Node) -> NodeInfo {
-        let file = self.bottom(node);
-        NodeInfo {
-            name: node.name.clone(),
-            driver: node.driver,
-            filename: file.as_ref().map(|file| file.path.clone()),
-            virtual_size: match &node.body {
-                Body::Open(image) => image.geometry().size,
-                Body::Raw {
-                    image: Some(image), ..
-                } => image.geometry().size,
-                Body::Raw { offset, size, .. } => {
-                    let whole = file.as_ref().map_or(0, |file| file.size);
-                    size.unwrap_or(whole.saturating_sub(*offset))
-                }
-                Body::File { .. } => file.as_ref().map_or(0, |file| file.size),
-            },
-            actual_size: file.as_ref().and_then(|file| file.allocated),
-            read_only: node.read_only,
-            cache: node.cache,
-            detect_zeroes: node.detect_zeroes,
-            file: node.children.first().cloned(),
-            backing: node.backing.clone(),
-            users: node.users.iter().map(|user| user.name.clone()).collect(),
-            implicit: node.implicit,
-        }
-    }
-
-    /// The host's file under a node.
-    fn bottom(&self, node: &Node) -> Option<HostInfo> {
-        if let Body::File {
-            config,
-            spare,
-            used,
-        } = &node.body
-        {
-            let file = used.as_deref().or(spare.as_ref());
-            return Some(HostInfo {
-                path: config.path.clone(),
-                size: file.map_or(0, HostFile::size),
-                allocated: file.and_then(|file| file.allocated().ok()),
-            });
-        }
-        self.bottom(self.find(node.children.first()?)?)
-    }
-
     /// Changes the size of a node's image to `size` bytes (`block_resize`).
     ///
     /// # Errors
@@ -558,11 +475,12 @@ impl BlockNodes {
     pub fn resize(&mut self, name: &str, size: u64) -> Result<(), NodeError> {
         let node = self.find_mut(name)?;
         let image = match &node.body {
-            Body::Open(image) => Some(image),
-            Body::Raw { image, .. } => image.as_ref(),
+            Body::Format(image) => Some(Arc::clone(image) as Arc<dyn Image>),
+            Body::Null(image) => Some(Arc::clone(image) as Arc<dyn Image>),
+            Body::Raw { image, .. } => image.clone(),
             Body::File { .. } => None,
         };
-        let Some(image) = image.filter(|_| !node.read_only).cloned() else {
+        let Some(image) = image.filter(|_| !node.read_only) else {
             return Err(NodeError::ReadOnly(name.to_owned()));
         };
         let path = self.info(name).and_then(|info| info.filename);
@@ -576,12 +494,6 @@ impl BlockNodes {
     }
 }
 
-struct HostInfo {
-    path: PathBuf,
-    size: u64,
-    allocated: Option<u64>,
-}
-
 impl Node {
     /// Forgets a user; what only users keep open is closed with the last one.
     fn release(&mut self, user: &str) {
@@ -591,7 +503,7 @@ impl Node {
             match &mut self.body {
                 Body::File { used, .. } => *used = None,
                 Body::Raw { image, .. } => *image = None,
-                Body::Open(_) => {}
+                Body::Format(_) | Body::Null(_) => {}
             }
         }
     }
@@ -604,16 +516,4 @@ fn is_name(name: &str) -> bool {
     (1..=31).contains(&name.len())
         && made_up.starts_with(|c: char| c.is_ascii_alphabetic())
         && made_up.chars().all(inner)
-}
-
-/// The format that a file's first bytes tell of.
-fn guess(file: &HostFile) -> Result<&'static str, ImageError> {
-    let mut head = buffers::AlignedBuffer::new(PROBED_BYTES, PROBED_BYTES);
-    file.read(0, &[head.head(PROBED_BYTES)])
-        .map_err(|source| ImageError::Query {
-            path: file.path().to_owned(),
-            what: "beginning",
-            source,
-        })?;
-    Ok(probe::format(head.bytes()))
 }
