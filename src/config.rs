@@ -86,6 +86,8 @@ pub struct VmConfig {
     /// `-echr`: the key that starts the commands of a `mux=on` character
     /// device; 1 is Ctrl-a, which types as 1 in ASCII.
     pub escape_char: u8,
+    /// `-device`: every device as given, those that the guest does not see included.
+    pub devices: Vec<DeviceRecord>,
     /// `-mon`, `-qmp`, `-monitor`: who steers the domain.
     pub monitors: Vec<MonitorConfig>,
     /// `-S`, `-no-reboot`, `-no-shutdown`, `-action`.
@@ -136,6 +138,7 @@ impl Default for VmConfig {
             netdevs: Vec::new(),
             nics: Vec::new(),
             escape_char: 1,
+            devices: Vec::new(),
             monitors: Vec::new(),
             lifecycle: Lifecycle::default(),
             pidfile: None,
@@ -238,6 +241,17 @@ impl Default for VcpuConfig {
 pub struct ConsoleConfig {
     /// The `id` of the character device at its host end.
     pub chardev: String,
+}
+
+/// A device as it was given, for whoever asks what it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceRecord {
+    /// Its id; without one, nobody can ask for it.
+    pub id: Option<String>,
+    /// The driver's name.
+    pub driver: String,
+    /// Its further properties.
+    pub properties: serde_json::Map<String, serde_json::Value>,
 }
 
 /// One monitor.

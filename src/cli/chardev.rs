@@ -276,7 +276,7 @@ fn without_brackets(host: String) -> String {
     }
 }
 
-/// What a value of `-serial` asks for.
+/// What a value of `-serial`, `-qmp` or `-monitor` asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Serial {
     /// No console.
@@ -292,8 +292,14 @@ const SERIAL_WORDS: [&str; 9] = [
     "stdio", "mon", "pty", "null", "none", "file", "unix", "tcp", "chardev",
 ];
 
-/// The value of `-serial`; a new end gets the label `id`.
-pub(super) fn parse_serial(value: &str, id: String, signal: bool) -> Result<Serial, CliError> {
+/// The value of `-serial`, or of another option that takes the same words; a new end gets the
+/// label `id`.
+pub(super) fn parse_end(
+    option: &'static str,
+    value: &str,
+    id: String,
+    signal: bool,
+) -> Result<Serial, CliError> {
     let (value, mux) = match value.strip_prefix("mon:") {
         Some(rest) => (rest, true),
         None => (value, false),
@@ -319,32 +325,32 @@ pub(super) fn parse_serial(value: &str, id: String, signal: bool) -> Result<Seri
             append: false,
         },
         ("pipe", Some(path)) if !path.is_empty() => ChardevBackend::Pipe { path: path.into() },
-        ("unix", Some(rest)) => return serial_socket(rest, Some("path"), id, mux),
-        ("tcp", Some(rest)) => return serial_socket(&tcp_keys(rest), None, id, mux),
+        ("unix", Some(rest)) => return serial_socket(option, rest, Some("path"), id, mux),
+        ("tcp", Some(rest)) => return serial_socket(option, &tcp_keys(rest), None, id, mux),
         ("vc" | "telnet" | "udp" | "msmouse" | "braille" | "websocket", _) => {
-            let (value, what) = (word.to_owned(), "This console end is");
+            let (value, what) = (word.to_owned(), "This end is");
             return Err(CliError::UnsupportedValue {
-                option: "serial",
+                option,
                 value,
                 what,
             });
         }
-        _ => return Err(no_serial(value, word)),
+        _ => return Err(no_end(option, value, word)),
     };
     let mut chardev = ChardevConfig::new(id, backend);
     chardev.mux = mux;
     Ok(Serial::New(chardev))
 }
 
-fn no_serial(value: &str, word: &str) -> CliError {
+fn no_end(option: &'static str, value: &str, word: &str) -> CliError {
     let problem = match nearest(word, SERIAL_WORDS) {
-        Some(near) if near != word => format!("is not a console end; did you mean '{near}'?"),
-        _ => "is not a console end; write stdio, mon:stdio, pty, file:PATH, unix:PATH, \
+        Some(near) if near != word => format!("is not an end; did you mean '{near}'?"),
+        _ => "is not an end; write stdio, mon:stdio, pty, file:PATH, unix:PATH, \
               tcp:HOST:PORT, chardev:ID, null or none"
             .to_owned(),
     };
     CliError::Invalid {
-        option: "serial",
+        option,
         value: value.to_owned(),
         problem,
     }
@@ -362,12 +368,13 @@ fn tcp_keys(rest: &str) -> String {
 }
 
 fn serial_socket(
+    option: &'static str,
     rest: &str,
     implied: Option<&str>,
     id: String,
     mux: bool,
 ) -> Result<Serial, CliError> {
-    let in_value = CliError::in_value("serial");
+    let in_value = CliError::in_value(option);
     let mut keys = KeyVals::parse(rest, implied).map_err(&in_value)?;
     let backend = socket(&mut keys).map_err(&in_value)?;
     let mut chardev = ChardevConfig::new(id, backend);

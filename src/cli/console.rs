@@ -76,7 +76,7 @@ impl ConsoleOptions {
         let mut consoles = Vec::new();
         for (index, value) in self.serial.iter().enumerate() {
             let value = text("serial", value)?;
-            match chardev::parse_serial(value, format!("serial{index}"), signal)? {
+            match chardev::parse_end("serial", value, format!("serial{index}"), signal)? {
                 Serial::None => {}
                 Serial::Existing(chardev) => consoles.push(ConsoleConfig { chardev }),
                 Serial::New(chardev) => {
@@ -108,9 +108,15 @@ impl ConsoleOptions {
         if config.daemonize {
             return Ok(());
         }
-        let backend = ChardevBackend::Stdio { signal: false };
+        let stdio = |end: &ChardevConfig| matches!(end.backend, ChardevBackend::Stdio { .. });
+        let backend = match config.chardevs.iter().any(stdio) {
+            // a monitor has the terminal
+            true => ChardevBackend::Pty { path: None },
+            false => ChardevBackend::Stdio { signal: false },
+        };
+        let has_keys = matches!(backend, ChardevBackend::Stdio { .. }) && !around.monitor_given;
         let mut chardev = ChardevConfig::new("serial0", backend);
-        chardev.mux = !around.monitor_given;
+        chardev.mux = has_keys;
         config.consoles.push(ConsoleConfig {
             chardev: chardev.id.clone(),
         });

@@ -6,12 +6,13 @@
 use std::ffi::OsString;
 
 use clap::Args;
+use serde_json::{Map, Value};
 
 use super::error::CliError;
-use super::keyval::{KeyVals, KeyvalError};
+use super::keyval::{KeyVals, KeyvalError, parse_bool};
 use super::suggest::nearest;
 use super::{Listing, asks_help, netdev, text};
-use crate::config::{ConsoleConfig, DiskKind, VmConfig};
+use crate::config::{ConsoleConfig, DeviceRecord, DiskKind, VmConfig};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Device options")]
@@ -188,6 +189,7 @@ impl DeviceOptions {
             let driver = keys
                 .need_text("driver", "NAME")
                 .map_err(CliError::in_value("device"))?;
+            config.devices.push(record(&driver, value, keys.clone()));
             match fate(&driver)? {
                 Fate::Console => {
                     let console = console(keys).map_err(CliError::in_value("device"))?;
@@ -215,6 +217,31 @@ impl DeviceOptions {
             }
         }
         Ok(())
+    }
+}
+
+/// The device as the monitor shows it. The types of values are those of the JSON form; in the
+/// other form numbers and switches are known by their look.
+fn record(driver: &str, value: &str, mut keys: KeyVals) -> DeviceRecord {
+    let json = serde_json::from_str::<Map<String, Value>>(value);
+    let mut properties = json.unwrap_or_else(|_| {
+        let pairs = keys.take_rest().into_iter();
+        pairs.map(|(key, text)| (key, guessed(text))).collect()
+    });
+    let id = properties.remove("id");
+    properties.remove("driver");
+    DeviceRecord {
+        id: id.and_then(|id| id.as_str().map(str::to_owned)),
+        driver: driver.to_owned(),
+        properties,
+    }
+}
+
+fn guessed(text: String) -> Value {
+    match (text.parse::<i64>(), parse_bool(&text)) {
+        (Ok(number), _) => number.into(),
+        (_, Some(switch)) => switch.into(),
+        _ => text.into(),
     }
 }
 

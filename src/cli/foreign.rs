@@ -111,7 +111,11 @@ const FOREIGN: &[Foreign] = &[
     taken("audio", Some("[driver=]DRIVER[,...]"), "there is no sound"),
     taken("k", Some("LAYOUT"), "there is no graphical keyboard"),
     taken("L", Some("DIR"), "no firmware is loaded"),
-    taken("compat", Some("POLICY"), "there is no monitor"),
+    taken(
+        "compat",
+        Some("POLICY"),
+        "no command of the monitor is on its way out",
+    ),
     taken("only-migratable", None, "every PV device can be migrated"),
     only(
         "overcommit",
@@ -137,7 +141,6 @@ const FOREIGN: &[Foreign] = &[
     only("display", "none", "type", &["none"], "Displays are"),
     only("vga", "none", "type", &["none"], "Displays are"),
     only("vnc", "none", "vnc", &["none"], "VNC displays are"),
-    only("monitor", "none", "dev", &["none", "null"], "Monitors are"),
     only(
         "parallel",
         "none",
@@ -158,13 +161,6 @@ const FOREIGN: &[Foreign] = &[
         "Shared file systems are",
     ),
     refused("virtfs", Some("DRIVER[,...]"), "Shared file systems are"),
-    refused("qmp", Some("END"), "Monitors are"),
-    refused("qmp-pretty", Some("END"), "Monitors are"),
-    refused(
-        "mon",
-        Some("[chardev=]ID[,mode=control|readline]"),
-        "Monitors are",
-    ),
     refused(
         "set",
         Some("GROUP.ID.KEY=VALUE"),
@@ -248,7 +244,7 @@ fn with_first(text: &str, change: impl Fn(char) -> char) -> String {
 }
 
 /// Whether the option was given.
-pub(super) fn given(matches: &ArgMatches, name: &str) -> bool {
+fn given(matches: &ArgMatches, name: &str) -> bool {
     matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine)
 }
 

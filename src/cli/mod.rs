@@ -25,6 +25,7 @@ mod foreign;
 mod help;
 mod keyval;
 mod machine;
+mod monitor;
 mod netdev;
 mod normalise;
 mod own;
@@ -93,6 +94,8 @@ struct Options {
     #[command(flatten)]
     net: netdev::NetOptions,
     #[command(flatten)]
+    monitor: monitor::MonitorOptions,
+    #[command(flatten)]
     device: device::DeviceOptions,
     #[command(flatten)]
     process: process::ProcessOptions,
@@ -143,8 +146,9 @@ impl Options {
         self.device.apply(&mut config)?;
         let around = console::Surroundings {
             nodefaults: self.process.nodefaults,
-            monitor_given: foreign::given(matches, "monitor"),
+            monitor_given: self.monitor.is_given(),
         };
+        self.monitor.apply(&mut config)?;
         self.console.apply(&mut config, &around)?;
         self.own.apply(&mut config)?;
         Ok(config)

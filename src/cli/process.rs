@@ -192,7 +192,12 @@ impl ProcessOptions {
             true => ShutdownAction::Pause,
             false => shutdown.unwrap_or_default(),
         };
-        lifecycle.panic = panic.unwrap_or_default();
+        // as in QEMU, a process that is to stay stays for a crash as well
+        lifecycle.panic = match (panic, lifecycle.shutdown) {
+            (Some(panic), _) => panic,
+            (None, ShutdownAction::Pause) => PanicAction::Pause,
+            (None, ShutdownAction::Poweroff) => PanicAction::default(),
+        };
         Ok(())
     }
 

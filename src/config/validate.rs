@@ -8,7 +8,8 @@ use xenner_console::config::{ChardevBackend, ChardevConfig};
 
 use super::{
     ConsoleConfig, DiskFault, HvLog, MAX_APPEND, MAX_CONSOLES, MAX_MEMORY, MAX_NAME, MAX_VCPUS,
-    MIB, MIN_MEMORY, Machine, MemoryConfig, NetError, PAGE_SIZE, VcpuConfig, Vdev, VmConfig,
+    MIB, MIN_MEMORY, Machine, MemoryConfig, MonitorConfig, NetError, PAGE_SIZE, VcpuConfig, Vdev,
+    VmConfig,
 };
 
 /// Why a configuration describes no domain; the message names the option.
@@ -289,6 +290,15 @@ impl VmConfig {
             if !used.insert(chardev) {
                 return Err(ConfigError::ChardevInUse {
                     option: "serial",
+                    id: chardev.clone(),
+                });
+            }
+        }
+        for MonitorConfig { chardev, .. } in &self.monitors {
+            self.refer("mon", chardev)?;
+            if !used.insert(chardev) {
+                return Err(ConfigError::ChardevInUse {
+                    option: "mon",
                     id: chardev.clone(),
                 });
             }

@@ -1,7 +1,7 @@
 //! Running a vcpu: one thread, from entry to exit and back, until the domain ends.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub struct VcpuThreads {
     domain: Arc<Domain>,
     gate: Arc<Gate>,
     threads: Vec<JoinHandle<()>>,
+    tids: Vec<i32>,
+    exits: Vec<Arc<AtomicU64>>,
 }
 
 extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
@@ -59,6 +61,8 @@ impl VcpuThreads {
             domain: domain.clone(),
             gate,
             threads: Vec::new(),
+            tids: Vec::new(),
+            exits: Vec::new(),
         };
         for (id, fd) in vcpus.into_iter().enumerate() {
             let vcpu = Vcpu {
@@ -67,14 +71,33 @@ impl VcpuThreads {
                 id: id as u32,
                 fd,
                 exit_log: exit_log.cloned(),
-                exits: 0,
+                exits: Arc::default(),
             };
+            threads.exits.push(vcpu.exits.clone());
+            let (told, tid) = mpsc::channel();
             let thread = thread::Builder::new()
                 .name(format!("CPU {id}/KVM"))
-                .spawn(move || vcpu.run())?;
+                .spawn(move || {
+                    // whoever started this thread waits for it
+                    let _ = told.send(rustix::thread::gettid());
+                    vcpu.run();
+                })?;
             threads.threads.push(thread);
+            let tid = tid.recv().map_err(std::io::Error::other)?;
+            threads.tids.push(tid.as_raw_nonzero().get());
         }
         Ok(threads)
+    }
+
+    /// The host's number of each vcpu's thread.
+    pub fn tids(&self) -> &[i32] {
+        &self.tids
+    }
+
+    /// How often each vcpu came back from KVM_RUN to this process.
+    pub fn exits(&self) -> Vec<u64> {
+        let exits = self.exits.iter();
+        exits.map(|exits| exits.load(Ordering::Relaxed)).collect()
     }
 
     /// Stops all vcpus at the gate; returns when they stand there.
@@ -139,7 +162,8 @@ struct Vcpu {
     id: u32,
     fd: VcpuFd,
     exit_log: Option<ExitLog>,
-    exits: u64,
+    /// Written by this thread alone.
+    exits: Arc<AtomicU64>,
 }
 
 impl Vcpu {
@@ -171,9 +195,10 @@ impl Vcpu {
     }
 
     fn enter(&mut self) {
+        let exits = self.exits.load(Ordering::Relaxed) + 1;
+        self.exits.store(exits, Ordering::Relaxed);
         if let Some(log) = &self.exit_log {
-            self.exits += 1;
-            log.set(self.id, self.exits);
+            log.set(self.id, exits);
         }
         let failed = match self.fd.run() {
             Ok(VcpuExit::IoOut(PORT_REQUEST, data)) => {

@@ -6,9 +6,11 @@
 use std::os::fd::OwnedFd;
 
 use serde_json::{Map, Value};
+use xenner_console::FdSource;
 
 use super::error::{ErrorClass, QmpError};
 use super::shape::{qmp_enum, qmp_struct};
+pub use crate::config::DeviceRecord as DeviceInfo;
 use crate::config::{Machine, Uuid};
 
 /// What commands answer.
@@ -144,6 +146,7 @@ pub struct Vcpu {
 
 qmp_struct! {
     /// A character device.
+    #[derive(Default)]
     ChardevInfo {
         /// Its id.
         label: String,
@@ -152,17 +155,6 @@ qmp_struct! {
         /// The guest, or whatever is at this side, has it open.
         frontend_open as "frontend-open": bool,
     }
-}
-
-/// A device that was given by `-device` or `device_add`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceInfo {
-    /// Its id; without one, nobody can ask for it.
-    pub id: Option<String>,
-    /// The driver's name as given.
-    pub driver: String,
-    /// Its further properties as given.
-    pub properties: Properties,
 }
 
 qmp_struct! {
@@ -368,20 +360,6 @@ qmp_struct! {
 }
 
 qmp_struct! {
-    /// What one event channel that leads to a backend did.
-    PortStats {
-        /// The guest's port.
-        port: u32,
-        /// What it is bound to.
-        kind: String,
-        /// Events to the guest.
-        to_guest as "to-guest": u64,
-        /// Events from the guest that came by way of this process's vcpu threads.
-        from_guest as "from-guest": u64,
-    }
-}
-
-qmp_struct! {
     /// What one ring did.
     RingStats {
         /// Which.
@@ -396,8 +374,6 @@ qmp_struct! {
     DomainStats {
         /// By vcpu.
         vcpus: Vec<VcpuStats>,
-        /// By event channel.
-        ports: Vec<PortStats>,
         /// By ring.
         rings: Vec<RingStats>,
     }
@@ -494,8 +470,13 @@ pub trait Control {
     }
 
     /// Plugs a device in.
-    fn device_add(&mut self, driver: &str, properties: Properties) -> Answer {
-        let _ = properties;
+    fn device_add(
+        &mut self,
+        driver: &str,
+        properties: Properties,
+        fds: &mut dyn FdSource,
+    ) -> Answer {
+        let _ = (properties, fds);
         Err(QmpError::unsupported(&format!("Plugging in a '{driver}'")))
     }
 
@@ -505,8 +486,14 @@ pub trait Control {
     }
 
     /// Makes a host end for a network device.
-    fn netdev_add(&mut self, kind: &str, properties: Properties, fds: &mut dyn NamedFds) -> Answer {
-        let _ = (properties, fds);
+    fn netdev_add(
+        &mut self,
+        kind: &str,
+        properties: Properties,
+        named: &mut dyn NamedFds,
+        fds: &mut dyn FdSource,
+    ) -> Answer {
+        let _ = (properties, named, fds);
         Err(QmpError::unsupported(&format!("A '{kind}' host end")))
     }
 
@@ -554,8 +541,8 @@ pub trait Control {
     }
 
     /// Opens an image.
-    fn blockdev_add(&mut self, properties: Properties) -> Answer {
-        let _ = properties;
+    fn blockdev_add(&mut self, properties: Properties, fds: &mut dyn FdSource) -> Answer {
+        let _ = (properties, fds);
         Err(QmpError::unsupported("A block node"))
     }
 

@@ -1,6 +1,7 @@
 //! A domain for tests that does what it is told and remembers it.
 
 use serde_json::json;
+use xenner_console::FdSource;
 
 use super::control::{
     Actions, Answer, BlockCache, BlockCounters, BlockInfo, BlockNode, BlockStats, ChardevInfo,
@@ -190,7 +191,12 @@ impl Control for Fake {
         Ok(())
     }
 
-    fn device_add(&mut self, driver: &str, mut properties: Properties) -> Answer {
+    fn device_add(
+        &mut self,
+        driver: &str,
+        mut properties: Properties,
+        _: &mut dyn FdSource,
+    ) -> Answer {
         let id = properties.remove("id");
         self.devices.push(DeviceInfo {
             id: id.and_then(|id| id.as_str().map(str::to_owned)),
@@ -214,7 +220,13 @@ impl Control for Fake {
         Ok(())
     }
 
-    fn netdev_add(&mut self, kind: &str, properties: Properties, fds: &mut dyn NamedFds) -> Answer {
+    fn netdev_add(
+        &mut self,
+        kind: &str,
+        properties: Properties,
+        fds: &mut dyn NamedFds,
+        _: &mut dyn FdSource,
+    ) -> Answer {
         let name = properties.get("fd").and_then(|fd| fd.as_str());
         let had = name.is_some_and(|name| fds.take_fd(name).is_some());
         self.asked.push(format!("netdev {kind} fd {had}"));
@@ -250,7 +262,7 @@ impl Control for Fake {
         vec![Self::node()]
     }
 
-    fn blockdev_add(&mut self, properties: Properties) -> Answer {
+    fn blockdev_add(&mut self, properties: Properties, _: &mut dyn FdSource) -> Answer {
         self.asked.push(format!("blockdev {}", json!(properties)));
         Ok(())
     }
@@ -258,7 +270,6 @@ impl Control for Fake {
     fn stats(&self) -> Answer<DomainStats> {
         Ok(DomainStats {
             vcpus: Vec::new(),
-            ports: Vec::new(),
             rings: Vec::new(),
         })
     }

@@ -33,5 +33,5 @@ pub use control::Control;
 pub use error::{ErrorClass, QmpError};
 pub use events::{Event, EventSink};
 pub use nothing::Nothing;
-pub use server::{Server, Subscriber};
+pub use server::{MonitorChardevs, Server, Subscriber};
 pub use session::{Parts, Session};

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use log::warn;
 use serde_json::Value;
@@ -46,6 +47,8 @@ pub(super) struct Monitor {
     input: VecDeque<u8>,
     out: VecDeque<u8>,
     deaf: bool,
+    info: Arc<Mutex<ChardevInfo>>,
+    had_peer: bool,
 }
 
 impl Monitor {
@@ -61,19 +64,32 @@ impl Monitor {
             input: VecDeque::new(),
             out: VecDeque::new(),
             deaf: false,
+            info: Arc::default(),
+            had_peer: false,
         };
+        this.note_info();
         this.look_at_peer();
         this.settle();
         this
     }
 
-    /// Its line of `query-chardev`.
-    pub(super) fn info(&self) -> ChardevInfo {
-        ChardevInfo {
+    /// Its line of `query-chardev`, kept up to date; for those who cannot have the monitor itself
+    /// while it runs their command.
+    pub(super) fn info(&self) -> Arc<Mutex<ChardevInfo>> {
+        self.info.clone()
+    }
+
+    fn note_info(&self) {
+        *self.info.lock().unwrap_or_else(PoisonError::into_inner) = ChardevInfo {
             label: self.chardev.id().to_owned(),
             filename: self.chardev.filename(),
             frontend_open: true,
-        }
+        };
+    }
+
+    /// Whether a client was there and none is now.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.had_peer && self.peer.is_none()
     }
 
     /// The character device is ready for something.
@@ -195,6 +211,8 @@ impl Monitor {
             return;
         }
         self.peer = peer;
+        self.had_peer |= peer.is_some();
+        self.note_info();
         self.session = Session::default();
         self.decoder = Decoder::default();
         self.readline = Readline::default();

@@ -1,5 +1,6 @@
 //! `-machine none`: a process without a domain, to be asked about itself.
 
+use super::MonitorChardevs;
 use super::control::{
     Actions, Answer, ChardevInfo, Control, DeviceInfo, DomainStats, Identity, RunState, StoreNode,
     Vcpu,
@@ -15,7 +16,7 @@ pub struct Nothing {
     kvm: bool,
     running: bool,
     quit: bool,
-    chardevs: Vec<ChardevInfo>,
+    chardevs: MonitorChardevs,
 }
 
 impl Nothing {
@@ -26,7 +27,7 @@ impl Nothing {
             kvm,
             running: false,
             quit: false,
-            chardevs: Vec::new(),
+            chardevs: MonitorChardevs::default(),
         }
     }
 
@@ -36,7 +37,7 @@ impl Nothing {
     }
 
     /// What `query-chardev` lists.
-    pub fn set_chardevs(&mut self, chardevs: Vec<ChardevInfo>) {
+    pub fn set_chardevs(&mut self, chardevs: MonitorChardevs) {
         self.chardevs = chardevs;
     }
 }
@@ -107,7 +108,7 @@ impl Control for Nothing {
     }
 
     fn chardevs(&self) -> Vec<ChardevInfo> {
-        self.chardevs.clone()
+        self.chardevs.list()
     }
 
     fn devices(&self) -> Vec<DeviceInfo> {

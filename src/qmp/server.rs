@@ -25,6 +25,17 @@ const FAIR_SHARE: usize = 32;
 /// The time between two attempts to send the last output.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// The monitors' own character devices, as they are now.
+#[derive(Debug, Clone, Default)]
+pub struct MonitorChardevs(Vec<Arc<Mutex<ChardevInfo>>>);
+
+impl MonitorChardevs {
+    /// Their lines of `query-chardev`.
+    pub fn list(&self) -> Vec<ChardevInfo> {
+        self.0.iter().map(|info| lock(info).clone()).collect()
+    }
+}
+
 /// A part of the server in an event loop.
 pub type Subscriber = Arc<Mutex<dyn MutEventSubscriber + Send>>;
 
@@ -92,9 +103,15 @@ impl Server {
     }
 
     /// The monitors' lines of `query-chardev`.
-    pub fn chardevs(&self) -> Vec<ChardevInfo> {
+    pub fn chardevs(&self) -> MonitorChardevs {
         let monitors = self.monitors.iter();
-        monitors.map(|monitor| lock(monitor).info()).collect()
+        MonitorChardevs(monitors.map(|monitor| lock(monitor).info()).collect())
+    }
+
+    /// Whether clients were there and none is now.
+    pub fn is_deserted(&self) -> bool {
+        let mut monitors = self.monitors.iter();
+        !self.monitors.is_empty() && monitors.all(|monitor| lock(monitor).is_deserted())
     }
 
     /// When [`serve`](Self::serve) is to be called though nothing happens.

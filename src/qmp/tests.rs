@@ -659,7 +659,11 @@ fn a_client_is_greeted_served_and_followed_by_the_next() {
         // both the end and the next connection may be there in one turn
     }
     assert_eq!(running.fake.status, RunState::Running);
-    assert!(running.server.chardevs()[0].filename.contains("unix:"));
+    assert!(
+        running.server.chardevs().list()[0]
+            .filename
+            .contains("unix:")
+    );
 }
 
 #[test]

@@ -14,15 +14,19 @@ use super::devices::Place;
 use super::ends::{Inbox, Wish};
 use crate::config::{DiskConfig, DiskKind, ErrorAction, VmConfig};
 use crate::disks::{self, DiskError, OpenDisk};
+use crate::qmp::control::IoStatus;
 
 /// One disk of the guest.
 #[derive(Debug)]
 pub struct Disk {
     /// What was asked for.
-    #[expect(dead_code, reason = "for the monitor")]
     pub config: DiskConfig,
     /// The running backend.
     pub control: DiskControl,
+    /// Its tray is open: there is no medium for the guest.
+    pub tray_open: bool,
+    /// What its last fault was.
+    pub fault: Option<IoStatus>,
 }
 
 /// Block nodes and disks.
@@ -79,6 +83,8 @@ impl Disks {
         self.disks.push(Disk {
             config,
             control: device.control(),
+            tray_open: false,
+            fault: None,
         });
         (place, device)
     }

@@ -18,17 +18,21 @@ use super::daemon::Ready;
 use super::devices::Devices;
 use super::disks::Disks;
 use super::ends::{Bell, Inbox, SignalEnd, UserEnd, Wish};
+use super::monitors::{self, timeout};
 use super::nics::Nic;
 use super::signals::EndSignals;
 use super::{RunError, host, lock, report};
-use crate::config::{PanicAction, RebootAction, ShutdownAction, VmConfig};
+use crate::config::{MonitorMode, PanicAction, RebootAction, ShutdownAction, VmConfig};
 use crate::domain::Domain;
 use crate::domain::end::{End, ShutdownReason};
 use crate::kvm;
 use crate::kvm::probe::{self, Flavour};
-use crate::kvm::stats::ExitLog;
+use crate::kvm::stats::{ExitLog, VcpuStatistics};
 use crate::kvm::vcpu::VcpuThreads;
 use crate::loader::{self, KernelImage};
+use crate::qmp::control::{Properties, RunState};
+use crate::qmp::events::{GuestPanicked, LifeChange, PanicOutcome, ShutdownCause};
+use crate::qmp::{Event, EventSink, MonitorChardevs, Server};
 use crate::xenstore::{StoreHandle, XenstoreService};
 
 /// How long the last console output waits for a slow listener.
@@ -89,6 +93,7 @@ pub(super) struct Parts {
     pub(super) devices: Devices,
     pub(super) disks: Disks,
     pub(super) nics: Vec<Nic>,
+    pub(super) monitors: Server,
 }
 
 /// The process around the domain.
@@ -104,22 +109,53 @@ pub(super) struct Host {
     pub(super) disks: Disks,
     #[expect(dead_code, reason = "for the monitor")]
     pub(super) nics: Vec<Nic>,
-    running: Option<Running>,
+    /// The monitors; nobody's while they run commands.
+    pub(super) server: Option<Server>,
+    pub(super) monitor_chardevs: MonitorChardevs,
+    /// Where events for the monitors go.
+    pub(super) told: EventSink,
+    pub(super) running: Option<Running>,
+    /// The state after the domain's end, where the process stays.
+    pub(super) ended: Option<RunState>,
+    /// A monitor wants the domain anew, and standing for this reason.
+    pub(super) reset_wanted: Option<Option<Halt>>,
+    /// Bytes of memory that monitors were told of last.
+    pub(super) memory_told: u64,
+    pub(super) balloon_polling: u64,
+    /// The process is to end, and its monitors know why.
+    leaving: bool,
     asked: bool,
 }
 
 /// A domain with its vcpus.
-struct Running {
-    domain: Arc<Domain>,
-    threads: VcpuThreads,
-    halted: Option<Halt>,
+pub(super) struct Running {
+    pub(super) domain: Arc<Domain>,
+    pub(super) threads: VcpuThreads,
+    pub(super) halted: Option<Halt>,
+    /// KVM's counters, as far as somebody may ask for them.
+    counters: Arc<[VcpuStatistics]>,
+}
+
+impl Running {
+    /// What KVM counted for a vcpu.
+    pub(super) fn kvm_counters(&self, vcpu: u32) -> Properties {
+        let counters = self.counters.get(vcpu as usize).map(VcpuStatistics::read);
+        let counters = counters.transpose().unwrap_or_else(|e| {
+            warn!("no exit counts: {e}");
+            None
+        });
+        let all = counters.unwrap_or_default().into_iter();
+        all.map(|(name, count)| (name, count.into())).collect()
+    }
 }
 
 /// Why vcpus do not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Halt {
-    /// `-S`.
+    /// `-S`, or built anew while it stood.
     Prelaunch,
+    /// A monitor.
+    Monitor,
     /// A disk's policy for errors.
     IoError,
 }
@@ -127,7 +163,8 @@ pub(super) enum Halt {
 /// What a domain's end means for the process.
 enum Next {
     Exit(ExitCode),
-    Again,
+    /// The domain is built anew; its vcpus stand for this reason.
+    Again(Option<Halt>),
 }
 
 impl Host {
@@ -142,6 +179,7 @@ impl Host {
             devices,
             disks,
             nics,
+            monitors,
         } = parts;
         let service = Arc::new(Mutex::new(service));
         let mut events = EventManager::new().map_err(|e| RunError::Loop(format!("{e:?}")))?;
@@ -157,7 +195,11 @@ impl Host {
         };
         events.add_subscriber(Arc::new(Mutex::new(user)) as Subscriber);
         events.add_subscriber(Arc::new(Mutex::new(Bell(inbox.clone()))) as Subscriber);
+        for subscriber in monitors.subscribers() {
+            events.add_subscriber(subscriber);
+        }
         Ok(Self {
+            memory_told: config.memory.size,
             config,
             name,
             console,
@@ -168,7 +210,14 @@ impl Host {
             devices,
             disks,
             nics,
+            monitor_chardevs: monitors.chardevs(),
+            told: monitors.events(),
+            server: Some(monitors),
             running: None,
+            ended: None,
+            reset_wanted: None,
+            balloon_polling: 0,
+            leaving: false,
             asked: false,
         })
     }
@@ -186,6 +235,8 @@ impl Host {
             image,
         } = machine;
         let mut image = Some(image);
+        let paused = self.config.lifecycle.start_paused;
+        let mut halted = paused.then_some(Halt::Prelaunch);
         loop {
             let kernel_was_loaded = image.is_some();
             let kernel = match image.take() {
@@ -205,17 +256,13 @@ impl Host {
             let exits = self.exit_counters(&vcpus);
             let exit_log = self.config.stats.then(ExitLog::new).transpose();
             let exit_log = exit_log.map_err(host("memory file"))?;
-            let halted = self
-                .config
-                .lifecycle
-                .start_paused
-                .then_some(Halt::Prelaunch);
             let threads = VcpuThreads::start(&domain, vcpus, halted.is_some(), exit_log.as_ref())
                 .map_err(host("thread for a vcpu"))?;
             self.running = Some(Running {
                 domain: domain.clone(),
                 threads,
                 halted,
+                counters: exits.clone(),
             });
             event(format_args!(
                 "domain {DOMID} of {} MiB and {} vcpus enters its kernel {:.1} ms after the {}",
@@ -250,7 +297,10 @@ impl Host {
             }
             match self.after(end?)? {
                 Next::Exit(code) => return Ok(code),
-                Next::Again => keys.remove(&self.store)?,
+                Next::Again(standing) => {
+                    halted = standing;
+                    keys.remove(&self.store)?;
+                }
             }
         }
     }
@@ -265,15 +315,7 @@ impl Host {
             if let Some(end) = domain.end.end() {
                 return Ok(end);
             }
-            let timeout = match domain.watchdogs().next() {
-                Some(at) => at.saturating_duration_since(Instant::now()).as_millis() as i32 + 1,
-                None => -1,
-            };
-            match self.events.run_with_timeout(timeout) {
-                Ok(_) => {}
-                Err(event_manager::Error::Epoll(e)) if e.errno() == libc::EINTR => {}
-                Err(e) => return Err(RunError::Loop(format!("{e:?}"))),
-            }
+            self.turn(domain.watchdogs().next())?;
             if domain
                 .watchdogs()
                 .next()
@@ -284,6 +326,17 @@ impl Host {
             for wish in self.inbox.take() {
                 self.grant(&domain, &wish);
             }
+            self.serve_monitors();
+        }
+    }
+
+    /// One turn of the event loop, until `deadline` at the latest.
+    fn turn(&mut self, deadline: Option<Instant>) -> Result<(), RunError> {
+        let monitors = self.server.as_ref().and_then(Server::deadline);
+        match self.events.run_with_timeout(timeout([deadline, monitors])) {
+            Ok(_) => Ok(()),
+            Err(event_manager::Error::Epoll(e)) if e.errno() == libc::EINTR => Ok(()),
+            Err(e) => Err(RunError::Loop(format!("{e:?}"))),
         }
     }
 
@@ -291,9 +344,9 @@ impl Host {
         match wish {
             Wish::Signal(n) => {
                 debug!("signal {n}");
-                self.ask_to_end(domain);
+                self.signalled(domain);
             }
-            Wish::Console(ChardevEvent::Quit) => domain.end.quit(),
+            Wish::Console(ChardevEvent::Quit) => self.quit_for(ShutdownCause::HostUi),
             Wish::Console(ChardevEvent::Commit) => {
                 self.say("There are no temporary disks to write back.\n");
             }
@@ -312,6 +365,8 @@ impl Host {
             action,
         } = fault;
         error!("{disk}: {kind:?} of {len} bytes at {offset} failed: {errno} (action: {action:?})");
+        let event = self.disks.note_fault(disk, fault);
+        self.tell(Event::BlockIoError(event));
         if *action == ErrorAction::Stop {
             self.halt(Halt::IoError);
             self.say(&format!(
@@ -327,16 +382,39 @@ impl Host {
         {
             running.threads.pause();
             running.halted = Some(why);
+            self.tell(Event::stop());
+        }
+    }
+
+    /// Ends the domain and the process.
+    pub(super) fn quit_for(&mut self, cause: ShutdownCause) {
+        if !std::mem::replace(&mut self.leaving, true) {
+            self.tell_shutdown(false, cause);
+        }
+        self.reset_wanted = None;
+        if let Some(running) = &self.running {
+            running.domain.end.quit();
+        }
+    }
+
+    /// A signal ends a domain that a program manages at once, as it does QEMU; a user's guest is
+    /// asked first.
+    fn signalled(&mut self, domain: &Domain) {
+        let mut monitors = self.config.monitors.iter();
+        if monitors.any(|monitor| monitor.mode == MonitorMode::Control) {
+            self.quit_for(ShutdownCause::HostSignal);
+        } else {
+            self.ask_to_end(domain);
         }
     }
 
     /// Lets stopped vcpus run, and disks try again what failed.
-    #[expect(dead_code, reason = "for the monitor")]
     pub(super) fn go_on(&mut self) {
         if let Some(running) = &mut self.running
             && running.halted.take().is_some()
         {
             self.disks.retry();
+            self.told.emit(Event::resume());
             running.threads.resume();
         }
     }
@@ -373,6 +451,9 @@ impl Host {
     }
 
     fn after(&mut self, end: End) -> Result<Next, RunError> {
+        if let Some(halted) = self.reset_wanted.take() {
+            return Ok(self.again(false, ShutdownCause::HostQmpSystemReset, halted));
+        }
         let reason = match end {
             End::Quit => return Ok(Next::Exit(ExitCode::SUCCESS)),
             End::Crash(report) => {
@@ -383,12 +464,12 @@ impl Host {
             End::Shutdown(reason) => reason,
         };
         match reason {
-            ShutdownReason::Poweroff => self.after_poweroff(),
+            ShutdownReason::Poweroff => self.after_poweroff(ShutdownCause::GuestShutdown),
             ShutdownReason::Reboot | ShutdownReason::SoftReset => {
                 if self.config.lifecycle.reboot == RebootAction::Shutdown || self.asked {
-                    self.after_poweroff()
+                    self.after_poweroff(ShutdownCause::GuestReset)
                 } else {
-                    Ok(Next::Again)
+                    Ok(self.again(true, ShutdownCause::GuestReset, None))
                 }
             }
             ShutdownReason::Watchdog => {
@@ -402,36 +483,70 @@ impl Host {
         }
     }
 
-    fn after_poweroff(&mut self) -> Result<Next, RunError> {
+    fn again(&mut self, guest: bool, reason: ShutdownCause, halted: Option<Halt>) -> Next {
+        self.tell(Event::Reset(LifeChange { guest, reason }));
+        Next::Again(halted)
+    }
+
+    fn after_poweroff(&mut self, cause: ShutdownCause) -> Result<Next, RunError> {
+        self.tell_shutdown(true, cause);
         if self.config.lifecycle.shutdown == ShutdownAction::Pause {
-            self.linger()?;
+            return self.linger(RunState::Shutdown, ExitCode::SUCCESS);
         }
+        self.leaving = true;
         Ok(Next::Exit(ExitCode::SUCCESS))
     }
 
     fn after_crash(&mut self) -> Result<Next, RunError> {
-        match self.config.lifecycle.panic {
-            PanicAction::ExitFailure | PanicAction::None => Ok(Next::Exit(ExitCode::FAILURE)),
-            PanicAction::Shutdown => self.after_poweroff(),
-            PanicAction::Pause => {
-                self.linger()?;
+        let panic = self.config.lifecycle.panic;
+        let action = match panic {
+            PanicAction::Pause => PanicOutcome::Pause,
+            _ => PanicOutcome::Poweroff,
+        };
+        self.tell(Event::GuestPanicked(GuestPanicked { action }));
+        match panic {
+            PanicAction::ExitFailure | PanicAction::None => {
+                self.tell_shutdown(true, ShutdownCause::GuestPanic);
+                self.leaving = true;
                 Ok(Next::Exit(ExitCode::FAILURE))
             }
+            PanicAction::Shutdown => self.after_poweroff(ShutdownCause::GuestPanic),
+            PanicAction::Pause => self.linger(RunState::GuestPanicked, ExitCode::FAILURE),
         }
     }
 
-    /// Stays after the domain's end until the user ends the process.
-    fn linger(&mut self) -> Result<(), RunError> {
+    /// Stays after the domain's end until somebody ends the process or wants the domain anew.
+    fn linger(&mut self, state: RunState, code: ExitCode) -> Result<Next, RunError> {
+        self.ended = Some(state);
+        self.tell(Event::stop());
         loop {
-            let ended = |w: &Wish| matches!(w, Wish::Signal(_) | Wish::Console(ChardevEvent::Quit));
-            if self.inbox.take().iter().any(ended) {
-                return Ok(());
+            self.serve_monitors();
+            if let Some(halted) = self.reset_wanted.take() {
+                self.ended = None;
+                let reason = ShutdownCause::HostQmpSystemReset;
+                return Ok(self.again(false, reason, halted));
             }
-            match self.events.run_with_timeout(-1) {
-                Ok(_) => {}
-                Err(event_manager::Error::Epoll(e)) if e.errno() == libc::EINTR => {}
-                Err(e) => return Err(RunError::Loop(format!("{e:?}"))),
+            for wish in self.inbox.take() {
+                match wish {
+                    Wish::Signal(_) => self.quit_for(ShutdownCause::HostSignal),
+                    Wish::Console(ChardevEvent::Quit) => self.quit_for(ShutdownCause::HostUi),
+                    _ => {}
+                }
             }
+            if self.leaving {
+                return Ok(Next::Exit(code));
+            }
+            self.turn(None)?;
+        }
+    }
+
+    /// The process is about to end: tells the monitors, and gives their clients time to read it.
+    pub(super) fn take_leave(&mut self, outcome: &Result<ExitCode, RunError>) {
+        if outcome.is_err() && !self.leaving {
+            self.tell_shutdown(false, ShutdownCause::HostError);
+        }
+        if let Some(server) = &mut self.server {
+            server.finish(monitors::PATIENCE);
         }
     }
 

@@ -1,12 +1,15 @@
 //! Runs one domain from its configuration to its end: opens what the host gives it, builds it,
 //! serves its devices in one event loop, rebuilds it when it reboots.
 
+mod block;
+mod control;
 mod daemon;
 mod devices;
 mod disks;
 mod ends;
 mod files;
 mod life;
+mod monitors;
 mod nics;
 mod pages;
 mod report;
@@ -33,7 +36,7 @@ use self::files::{PidFile, RunDir};
 use self::life::{Host, Parts};
 use self::nics::NicError;
 use self::signals::EndSignals;
-use crate::config::{HvLog, VmConfig, XenstoreSocket};
+use crate::config::{HvLog, Machine, VmConfig, XenstoreSocket};
 use crate::disks::{DiskError, fd_sets};
 use crate::domain::DomainError;
 use crate::kvm::KvmError;
@@ -158,16 +161,12 @@ fn serve(
     {
         return Err(RunError::HvLog(id.clone()));
     }
+    if config.machine == Machine::None {
+        return monitors::serve_nothing(&config, fds, ready);
+    }
     // what may fail by the user's doing comes before anything that is seen from outside
     let opened = life::open_machine(&config)?;
-    let pid_file = match &config.pidfile {
-        Some(path) => Some(PidFile::create(path).map_err(|source| RunError::File {
-            option: "-pidfile",
-            path: path.clone(),
-            source,
-        })?),
-        None => None,
-    };
+    let pid_file = open_pid_file(&config)?;
     let console = open_console(&config, &mut fds)?;
     let inbox = Inbox::new().map_err(host("event descriptor"))?;
     let (disks, new) = Disks::open(&config, &mut fds, &inbox)?;
@@ -179,6 +178,7 @@ fn serve(
     for (place, device) in new {
         devices.add(place, device).map_err(host("device"))?;
     }
+    let monitors = monitors::open(&config, fds)?;
     let signals = EndSignals::block().map_err(host("signal descriptor"))?;
     let store = StoreHandle::new()?;
     let mut service = XenstoreService::new(store.clone());
@@ -193,13 +193,28 @@ fn serve(
         devices,
         disks,
         nics,
+        monitors,
     };
     let mut host = Host::new(parts, signals)?;
     let code = host.run(opened, ready, started);
+    host.take_leave(&code);
     drop(host);
     drop(run_dir);
     drop(pid_file);
     code
+}
+
+/// The pid file, if one is asked for.
+fn open_pid_file(config: &VmConfig) -> Result<Option<PidFile>, RunError> {
+    let path = config.pidfile.as_ref();
+    path.map(|path| {
+        PidFile::create(path).map_err(|source| RunError::File {
+            option: "-pidfile",
+            path: path.clone(),
+            source,
+        })
+    })
+    .transpose()
 }
 
 /// The console's character device, or one that swallows everything.

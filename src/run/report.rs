@@ -13,23 +13,32 @@ use crate::kvm::stats::{ExitLog, VcpuStatistics};
 pub fn statistics(domain: &Domain) -> String {
     let mut text = String::from("hypercalls by vcpu:\n");
     for vcpu in 0..domain.map.vcpus {
-        let base =
-            domain.map.areas + vcpu * AREA_SIZE + AREA_VCPU + xenner_emu_abi::area::VCPU_HYPERCALLS;
-        let counts: Vec<(u8, u64)> = (0..64u8)
-            .map(|n| (n, domain.memory.load(base + u64::from(n) * 8).unwrap_or(0)))
-            .filter(|(_, count)| *count != 0)
-            .collect();
+        let counts = hypercalls(domain, vcpu as u32);
         // writing to a string cannot fail
         let _ = writeln!(
             text,
             "  vcpu {vcpu}: {}",
             counts.iter().map(|c| c.1).sum::<u64>()
         );
-        for (n, count) in counts {
-            let _ = writeln!(text, "    {:<28} {count}", crash::name(n));
+        for (name, count) in counts {
+            let _ = writeln!(text, "    {name:<28} {count}");
         }
     }
     text
+}
+
+/// Hypercalls of one vcpu, by name; those that were never made are left out.
+pub fn hypercalls(domain: &Domain, vcpu: u32) -> Vec<(&'static str, u64)> {
+    let area = domain.map.areas + u64::from(vcpu) * AREA_SIZE + AREA_VCPU;
+    let base = area + xenner_emu_abi::area::VCPU_HYPERCALLS;
+    (0..64u8)
+        .map(|n| {
+            // a counter is memory of the domain by construction
+            let count = domain.memory.load(base + u64::from(n) * 8).unwrap_or(0);
+            (crash::name(n), count)
+        })
+        .filter(|(_, count)| *count != 0)
+        .collect()
 }
 
 /// Exits by kind and vcpu: those that came back to this process, and what KVM counts.

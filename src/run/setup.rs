@@ -135,15 +135,17 @@ impl Host {
             .map_err(host("device thread"))
     }
 
-    /// KVM's counters, kept open while the domain runs if statistics are wanted.
-    pub(super) fn exit_counters(&self, vcpus: &[VcpuFd]) -> Vec<VcpuStatistics> {
-        if !self.config.stats {
-            return Vec::new();
+    /// KVM's counters, kept open while the domain runs if statistics may be wanted.
+    pub(super) fn exit_counters(&self, vcpus: &[VcpuFd]) -> Arc<[VcpuStatistics]> {
+        if !self.config.stats && self.config.monitors.is_empty() {
+            return Arc::default();
         }
         let opened: std::io::Result<_> = vcpus.iter().map(VcpuStatistics::open).collect();
-        opened.unwrap_or_else(|e| {
-            warn!("no exit counts: {e} (KVM has them since Linux 5.14)");
-            Vec::new()
-        })
+        opened
+            .unwrap_or_else(|e| {
+                warn!("no exit counts: {e} (KVM has them since Linux 5.14)");
+                Vec::new()
+            })
+            .into()
     }
 }

@@ -231,11 +231,11 @@ fn faults_of_the_console() {
     for (args, message) in [
         (
             &["-serial", "stdo"][..],
-            "-serial: 'stdo' is not a console end; did you mean 'stdio'?",
+            "-serial: 'stdo' is not an end; did you mean 'stdio'?",
         ),
         (
             &["-serial", "telnet:x"],
-            "-serial: 'telnet': This console end is not supported by this version; leave it out",
+            "-serial: 'telnet': This end is not supported by this version; leave it out",
         ),
         (
             &["-serial", "chardev:x"],
@@ -255,15 +255,15 @@ fn faults_of_the_console() {
             "-daemonize: Contradicts -nographic; leave one of them out",
         ),
         (
-            &["-monitor", "stdio"],
-            "-monitor: 'stdio': Monitors are not supported by this version; leave it out",
+            &["-monitor", "vc"],
+            "-monitor: 'vc': This end is not supported by this version; leave it out",
         ),
     ] {
         assert_eq!(fault(args), message, "{args:?}");
     }
     for empty in ["", "file:", "pipe:", "chardev:", "mon:none", "mon:"] {
         assert!(
-            fault(&["-serial", empty]).contains("is not a console end; write"),
+            fault(&["-serial", empty]).contains("is not an end; write"),
             "{empty}"
         );
     }

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use xenner::config::{
-    Flavour, HvLog, LogConfig, LogItems, PanicAction, RebootAction, ShutdownAction, XenstoreSocket,
+    Flavour, HvLog, LogConfig, LogItems, MonitorConfig, MonitorMode, PanicAction, RebootAction,
+    ShutdownAction, XenstoreSocket,
 };
 
 use super::{config, fault};
@@ -156,4 +157,66 @@ fn what_qemu_has_no_option_for() {
         );
     }
     assert!(fault(&["-xenner", "hvlog=x"]).starts_with("-xenner hvlog: No character device"));
+}
+
+#[test]
+fn monitors_and_passed_descriptors() {
+    let monitor = |chardev: &str, mode, pretty| MonitorConfig {
+        chardev: chardev.to_owned(),
+        mode,
+        pretty,
+    };
+    // libvirt's own
+    let libvirt = config(&[
+        "-add-fd",
+        "set=0,fd=32,opaque=serial0-source",
+        "-chardev",
+        "socket,id=charmonitor,fd=31,server=on,wait=off",
+        "-mon",
+        "chardev=charmonitor,id=monitor,mode=control",
+    ]);
+    let expected = [monitor("charmonitor", MonitorMode::Control, false)];
+    assert_eq!(libvirt.monitors, expected);
+    let short = config(&[
+        "-qmp",
+        "unix:/q,server=on,wait=off",
+        "-qmp-pretty",
+        "tcp:127.0.0.1:4444,server=on,wait=off",
+        "-monitor",
+        "stdio",
+    ]);
+    let expected = [
+        monitor("compat_monitor0", MonitorMode::Readline, false),
+        monitor("compat_monitor1", MonitorMode::Control, false),
+        monitor("compat_monitor2", MonitorMode::Control, true),
+    ];
+    assert_eq!(short.monitors, expected);
+    let modes = config(&["-chardev", "null,id=m", "-mon", "m,pretty=on"]);
+    assert_eq!(modes.monitors, [monitor("m", MonitorMode::Readline, true)]);
+    assert!(
+        config(&["-monitor", "none", "-qmp", "null"])
+            .monitors
+            .is_empty()
+    );
+}
+
+#[test]
+fn monitors_that_cannot_be() {
+    for (args, message) in [
+        (
+            &["-mon", "x"][..],
+            "-mon: No character device has the id 'x'; add -chardev ...,id=x",
+        ),
+        (
+            &["-qmp", "chardev:serial0", "-serial", "pty"],
+            "-mon: Character device 'serial0' is in use already; give it one of its own",
+        ),
+        (
+            &["-qmp", "frob"],
+            "-qmp: 'frob' is not an end; write stdio, mon:stdio, pty, file:PATH, unix:PATH, \
+             tcp:HOST:PORT, chardev:ID, null or none",
+        ),
+    ] {
+        assert_eq!(fault(args), message, "{args:?}");
+    }
 }

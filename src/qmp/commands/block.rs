@@ -90,7 +90,10 @@ fn blockdev_add(context: &mut Context<'_>, node: BlockdevAdd) -> Answer<Empty> {
     let mut properties: Properties = node.rest;
     properties.insert("driver".into(), node.driver.word().into());
     properties.insert("node-name".into(), name.into());
-    context.control.blockdev_add(properties).map(done)
+    context
+        .control
+        .blockdev_add(properties, context.fds)
+        .map(done)
 }
 
 qmp_struct! {

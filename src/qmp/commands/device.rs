@@ -44,7 +44,10 @@ qmp_open_struct! {
 
 fn device_add(context: &mut Context<'_>, device: DeviceAdd) -> Answer<Empty> {
     let DeviceAdd { driver, rest } = device;
-    context.control.device_add(&driver, rest).map(done)
+    context
+        .control
+        .device_add(&driver, rest, context.fds)
+        .map(done)
 }
 
 qmp_enum! {
@@ -78,8 +81,11 @@ qmp_open_struct! {
 fn netdev_add(context: &mut Context<'_>, netdev: NetdevAdd) -> Answer<Empty> {
     let NetdevAdd { id, kind, mut rest } = netdev;
     rest.insert("id".into(), id.into());
-    let fds: &mut dyn NamedFds = context.session;
-    context.control.netdev_add(kind.word(), rest, fds).map(done)
+    let named: &mut dyn NamedFds = context.session;
+    let control = &mut context.control;
+    control
+        .netdev_add(kind.word(), rest, named, context.fds)
+        .map(done)
 }
 
 qmp_struct! {

@@ -1,0 +1,305 @@
+//! What the monitor's commands do: [`Control`] for the process around the domain.
+
+use std::sync::PoisonError;
+
+use log::warn;
+use xenner_emu_abi::layout::{DOMID, PAGE_SIZE};
+
+use super::life::{Halt, Host};
+use super::{lock, report};
+use crate::config::{PanicAction, RebootAction, ShutdownAction, Uuid};
+use crate::domain::Domain;
+use crate::qmp::control::{
+    Actions, Answer, BlockInfo, BlockNode, BlockStats, ChardevInfo, Control, DeviceInfo,
+    DomainStats, Identity, PanicSetting, RebootSetting, RunState, ShutdownSetting, StoreNode, Vcpu,
+    VcpuStats,
+};
+use crate::qmp::events::{BalloonChange, LifeChange, ShutdownCause};
+use crate::qmp::{Event, QmpError};
+
+impl Host {
+    /// Runs what monitors were asked, and tells their clients what happened.
+    pub(super) fn serve_monitors(&mut self) {
+        self.note_balloon();
+        if let Some(mut server) = self.server.take() {
+            server.serve(self);
+            self.server = Some(server);
+        }
+    }
+
+    /// Tells the monitors of a turn in the domain's life.
+    pub(super) fn tell(&self, event: Event) {
+        self.told.emit(event);
+    }
+
+    /// SHUTDOWN.
+    pub(super) fn tell_shutdown(&self, guest: bool, reason: ShutdownCause) {
+        self.tell(Event::Shutdown(LifeChange { guest, reason }));
+    }
+
+    /// BALLOON_CHANGE, if the domain's memory is not what it was.
+    fn note_balloon(&mut self) {
+        let Some(running) = &self.running else { return };
+        let actual = pages(&running.domain) * PAGE_SIZE;
+        if std::mem::replace(&mut self.memory_told, actual) != actual {
+            self.tell(Event::BalloonChange(BalloonChange { actual }));
+        }
+    }
+}
+
+/// Pages that the domain has.
+fn pages(domain: &Domain) -> u64 {
+    *domain
+        .hypercalls
+        .pages
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Control for Host {
+    fn identity(&self) -> Identity {
+        Identity {
+            name: self.config.name.clone(),
+            uuid: self.config.uuid.unwrap_or(Uuid([0; 16])),
+            machine: self.config.machine,
+            kvm: true,
+            max_vcpus: self.config.vcpus.maximum,
+        }
+    }
+
+    fn status(&self) -> RunState {
+        match &self.running {
+            None => self.ended.unwrap_or(RunState::Prelaunch),
+            Some(running) => match running.halted {
+                None => RunState::Running,
+                Some(Halt::Prelaunch) => RunState::Prelaunch,
+                Some(Halt::Monitor) => RunState::Paused,
+                Some(Halt::IoError) => RunState::IoError,
+            },
+        }
+    }
+
+    fn stop(&mut self) -> Answer {
+        self.halt(Halt::Monitor);
+        Ok(())
+    }
+
+    fn cont(&mut self) -> Answer {
+        if self.running.is_none() && self.reset_wanted.is_none() {
+            let why = "Resetting the Virtual Machine is required";
+            return Err(QmpError::generic(why));
+        }
+        if let Some(halted) = &mut self.reset_wanted {
+            // it runs when it is there
+            *halted = None;
+            return Ok(());
+        }
+        self.go_on();
+        Ok(())
+    }
+
+    fn powerdown(&mut self) -> Answer {
+        self.tell(Event::powerdown());
+        let path = format!("/local/domain/{DOMID}/control/shutdown");
+        if self.running.is_some()
+            && let Err(e) = self.store.write(&path, "poweroff")
+        {
+            warn!("the guest cannot be asked to power off: {e}");
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self) -> Answer {
+        let halted = match &self.running {
+            Some(running) => running.halted.map(|_| Halt::Prelaunch),
+            None => Some(Halt::Prelaunch),
+        };
+        self.reset_wanted = Some(halted);
+        if let Some(running) = &self.running {
+            running.domain.end.quit();
+        }
+        Ok(())
+    }
+
+    fn quit(&mut self) {
+        self.quit_for(ShutdownCause::HostQmpQuit);
+    }
+
+    fn set_actions(&mut self, actions: &Actions) -> Answer {
+        let lifecycle = &mut self.config.lifecycle;
+        if let Some(reboot) = actions.reboot {
+            lifecycle.reboot = match reboot {
+                RebootSetting::Reset => RebootAction::Reset,
+                RebootSetting::Shutdown => RebootAction::Shutdown,
+            };
+        }
+        if let Some(shutdown) = actions.shutdown {
+            lifecycle.shutdown = match shutdown {
+                ShutdownSetting::Poweroff => ShutdownAction::Poweroff,
+                ShutdownSetting::Pause => ShutdownAction::Pause,
+            };
+        }
+        if let Some(panic) = actions.panic {
+            lifecycle.panic = match panic {
+                PanicSetting::Pause => PanicAction::Pause,
+                PanicSetting::Shutdown => PanicAction::Shutdown,
+                PanicSetting::ExitFailure => PanicAction::ExitFailure,
+                PanicSetting::None => PanicAction::None,
+            };
+        }
+        Ok(())
+    }
+
+    fn vcpus(&self) -> Vec<Vcpu> {
+        let Some(running) = &self.running else {
+            return Vec::new();
+        };
+        let (cores, threads) = (self.config.vcpus.cores, self.config.vcpus.threads);
+        let numbered = (0..).zip(running.threads.tids());
+        numbered
+            .map(|(id, thread)| Vcpu {
+                id,
+                thread: *thread,
+                place: [
+                    id / (cores * threads).max(1),
+                    id / threads.max(1) % cores.max(1),
+                    id % threads.max(1),
+                ],
+            })
+            .collect()
+    }
+
+    fn memory(&self) -> u64 {
+        self.config.memory.size
+    }
+
+    fn chardevs(&self) -> Vec<ChardevInfo> {
+        let mut all = self.monitor_chardevs.list();
+        if !self.config.consoles.is_empty() {
+            let console = lock(&self.console);
+            all.push(ChardevInfo {
+                label: console.end().id().to_owned(),
+                filename: console.end().filename(),
+                frontend_open: true,
+            });
+        }
+        all
+    }
+
+    fn devices(&self) -> Vec<DeviceInfo> {
+        self.config.devices.clone()
+    }
+
+    fn balloon_actual(&self) -> Answer<u64> {
+        let running = self.running.as_ref();
+        Ok(running.map_or(self.config.memory.size, |running| {
+            pages(&running.domain) * PAGE_SIZE
+        }))
+    }
+
+    fn set_balloon(&mut self, bytes: u64) -> Answer {
+        // a domain cannot have more than it began with
+        let kib = bytes.min(self.config.memory.size) >> 10;
+        let path = format!("/local/domain/{DOMID}/memory/target");
+        let written = self.store.write(&path, kib.to_string());
+        written.map_err(|e| QmpError::generic(format!("The guest cannot be told: {e}")))
+    }
+
+    fn balloon_stats(&self) -> Answer<(Vec<(&'static str, u64)>, u64)> {
+        // a PV guest tells the hypervisor nothing of its memory's use
+        Ok((Vec::new(), 0))
+    }
+
+    fn balloon_polling(&self) -> Answer<u64> {
+        Ok(self.balloon_polling)
+    }
+
+    fn set_balloon_polling(&mut self, seconds: u64) -> Answer {
+        self.balloon_polling = seconds;
+        Ok(())
+    }
+
+    fn ringbuf_read(&mut self, chardev: &str, max: usize) -> Answer<Vec<u8>> {
+        let mut console = lock(&self.console);
+        let end = console.end_mut();
+        if end.id() != chardev {
+            return Err(QmpError::generic(format!("Device '{chardev}' not found")));
+        }
+        end.ringbuf_read(max)
+            .ok_or_else(|| QmpError::generic(format!("{chardev} is not a ringbuf device")))
+    }
+
+    fn ringbuf_write(&mut self, chardev: &str, data: &[u8]) -> Answer {
+        let mut console = lock(&self.console);
+        let end = console.end_mut();
+        if end.id() != chardev {
+            return Err(QmpError::generic(format!("Device '{chardev}' not found")));
+        }
+        match end.ringbuf_write(data) {
+            true => Ok(()),
+            false => Err(QmpError::generic(format!(
+                "{chardev} is not a ringbuf device"
+            ))),
+        }
+    }
+
+    fn blocks(&self) -> Vec<BlockInfo> {
+        self.disks.blocks()
+    }
+
+    fn block_stats(&self, nodes: bool) -> Vec<BlockStats> {
+        self.disks.stats(nodes)
+    }
+
+    fn block_nodes(&self) -> Vec<BlockNode> {
+        self.disks.block_nodes()
+    }
+
+    fn stats(&self) -> Answer<DomainStats> {
+        let running = self.running.as_ref().ok_or_else(over)?;
+        let exits = running.threads.exits();
+        let vcpus = (0..)
+            .zip(exits)
+            .map(|(vcpu, userspace_exits)| VcpuStats {
+                vcpu,
+                hypercalls: report::hypercalls(&running.domain, vcpu)
+                    .into_iter()
+                    .map(|(name, count)| (name.to_owned(), count.into()))
+                    .collect(),
+                userspace_exits,
+                kvm: running.kvm_counters(vcpu),
+            })
+            .collect();
+        Ok(DomainStats {
+            vcpus,
+            rings: self.disks.rings(),
+        })
+    }
+
+    fn xenstore(&self, path: &str) -> Answer<Vec<StoreNode>> {
+        let dump = self.store.dump();
+        let below = format!("{}/", path.trim_end_matches('/'));
+        let mut nodes: Vec<StoreNode> = dump
+            .into_iter()
+            .map(|(at, value, perms)| StoreNode {
+                path: at.to_string(),
+                value: value.escape_ascii().to_string(),
+                permissions: perms
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(","),
+            })
+            .filter(|node| node.path == path || node.path.starts_with(&below))
+            .collect();
+        if nodes.is_empty() {
+            return Err(QmpError::generic(format!("There is no node '{path}'")));
+        }
+        nodes.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(nodes)
+    }
+}
+
+fn over() -> QmpError {
+    QmpError::generic("The domain is over")
+}
