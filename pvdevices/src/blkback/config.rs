@@ -45,8 +45,9 @@ pub struct VbdConfig {
     pub aio: Aio,
     /// What errors do.
     pub policies: Policies,
-    /// Whether pages are kept mapped for frontends that use the same ones again. Those copy all
-    /// data to and from such pages, which costs them more than mapping costs this backend.
+    /// Whether pages are kept mapped for frontends that use the same ones again, as they do in
+    /// return: they copy all data to and from such pages. On kvm_pvm neither way was the cheaper one
+    /// for Linux.
     pub persistent: bool,
     /// Queues at most, one for each of the guest's vcpus as a rule; at least 1.
     pub max_queues: u32,

@@ -1,5 +1,7 @@
 //! The device as its bus drives it: what it offers, how it connects, how it lets go.
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -85,9 +87,17 @@ impl BlkBack {
     fn start_queue(&mut self, index: usize, parts: Parts) -> Result<(), DeviceError> {
         let disk = self.disk.clone();
         let (mailbox, stop) = (parts.mailbox.clone(), parts.stop.clone());
+        let closer = parts.closer.clone();
+        let run = move || {
+            let served = catch_unwind(AssertUnwindSafe(|| Queue::new(disk, parts).run()));
+            if served.is_err() {
+                // A frontend that waits for answers must not wait for ever.
+                closer.close(io::Error::other("an internal error in a queue").into());
+            }
+        };
         let thread = std::thread::Builder::new()
             .name(format!("{}-{index}", self.config().name))
-            .spawn(move || Queue::new(disk, parts).run())?;
+            .spawn(run)?;
         self.workers.push(Worker {
             thread,
             mailbox,
@@ -102,9 +112,8 @@ impl BlkBack {
             worker.mailbox.bell.ring();
         }
         for worker in self.workers.drain(..) {
-            if worker.thread.join().is_err() {
-                log::error!(target: "blkback", "{}: a queue's thread has panicked", self.disk.config.name);
-            }
+            // Its panic was caught and told.
+            let _ = worker.thread.join();
         }
     }
 }

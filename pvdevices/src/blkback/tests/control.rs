@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use xenner_xen_abi::io::blkif::{
-    BLKIF_OP_FLUSH_DISKCACHE, BLKIF_OP_READ, BLKIF_OP_WRITE, BLKIF_RSP_ERROR, BLKIF_RSP_OKAY,
+    BLKIF_OP_FLUSH_DISKCACHE, BLKIF_OP_READ, BLKIF_OP_WRITE, BLKIF_OP_WRITE_BARRIER,
+    BLKIF_RSP_ERROR, BLKIF_RSP_OKAY,
 };
+use xenner_xen_abi::io::xenbus::XenbusState;
 
 use super::super::mock::{BlkFront, Call, Connect, Event, MemoryImage, data, discard};
 use super::super::{Aio, CacheMode, DiskKind, IoKind, NoEvents, VbdConfig};
@@ -257,4 +259,81 @@ fn counts_are_those_of_the_requests() {
     assert_eq!(stats.write_highest_offset, 16384);
     assert!(stats.read.total_time_ns > 0 && stats.idle.is_some());
     assert_eq!(stats.notifications, front.queue().port.events());
+}
+
+#[test]
+fn pauses_and_requests_do_not_get_into_each_others_way() {
+    for aio in super::WAYS {
+        let config = VbdConfig {
+            max_queues: 3,
+            aio,
+            ..config()
+        };
+        let connect = Connect {
+            queues: 3,
+            ..Connect::default()
+        };
+        let (mut front, _) = disk(config, small(64), connect);
+        let control = front.control.clone();
+        let (tell, told) = std::sync::mpsc::channel::<()>();
+        let pauser = std::thread::spawn(move || {
+            let mut pauses = 0;
+            while told.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                drop(control.pause());
+                let _ = control.resized();
+                control.retry();
+                pauses += 1;
+            }
+            pauses
+        });
+        let pages = front.pages(3);
+        for round in 0..300 {
+            for (n, queue) in front.queues.iter_mut().enumerate() {
+                let op = [BLKIF_OP_WRITE, BLKIF_OP_READ, BLKIF_OP_WRITE_BARRIER][(round + n) % 3];
+                queue.submit(&[(7, data(op, 8 * n as u64, &whole(&pages[n..=n])))]);
+            }
+            for queue in &mut front.queues {
+                assert_eq!(queue.wait().status, BLKIF_RSP_OKAY);
+            }
+        }
+        tell.send(()).unwrap();
+        assert!(pauser.join().unwrap() > 0);
+    }
+}
+
+#[test]
+fn a_disk_is_unplugged_under_load() {
+    for force in [false, true] {
+        let config = VbdConfig {
+            aio: Aio::Threads,
+            ..config()
+        };
+        let (mut front, image) = disk(config, small(64), Connect::default());
+        let pages = front.pages(1);
+        image.close(IoKind::Write);
+        let write = |id| (id, data(BLKIF_OP_WRITE, 0, &whole(&pages)));
+        front.queue().submit(&[write(0), write(1), write(2)]);
+        image.wait_begun(3);
+        front.device.as_ref().unwrap().unplug(force);
+        if !force {
+            front.front.wait_backend(XenbusState::Closing);
+            front.queue().submit(&[write(3)]);
+            front.front.set_state(XenbusState::Closed);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!front.device.as_ref().unwrap().is_gone());
+        image.open();
+        while !front.device.as_ref().unwrap().is_gone() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        for _ in 0..3 {
+            assert_eq!(
+                front.queue().poll().map(|answer| answer.status),
+                Some(BLKIF_RSP_OKAY)
+            );
+        }
+        assert_eq!(image.take_calls().last(), Some(&Call::Flush));
+        front.domain.assert_released();
+        assert_eq!(front.front.backend("state"), None);
+    }
 }

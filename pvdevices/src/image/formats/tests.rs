@@ -425,7 +425,10 @@ fn qemu_and_we_keep_each_other_out() {
         let output = tool(&format!("qemu-io -f {format} -c quit {name}"), &dir);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains("lock"), "{said}");
-        let output = tool(&format!("qemu-img convert -f {format} -O raw {name} out"), &dir);
+        let output = tool(
+            &format!("qemu-img convert -f {format} -O raw {name} out"),
+            &dir,
+        );
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
             said.contains("Failed to get shared \"write\" lock"),
