@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use xenner_console::FdSource;
 use xenner_pvdevices::blkback::{
-    BlkBack, CacheMode, DiskControl, DiskEvents, DiskKind as VbdKind, ErrorPolicy, IoFault,
+    Aio, BlkBack, CacheMode, DiskControl, DiskEvents, DiskKind as VbdKind, ErrorPolicy, IoFault,
     Policies, VbdConfig,
 };
+use xenner_pvdevices::image::config as image;
 use xenner_pvdevices::image::{BlockNodes, NodeInfo};
 
 use super::devices::Place;
@@ -113,6 +114,10 @@ fn vbd_config(disk: &DiskConfig, node: Option<&NodeInfo>, vcpus: u32) -> VbdConf
     vbd.logical_block = disk.logical_block;
     vbd.physical_block = disk.physical_block;
     vbd.cache = cache;
+    vbd.aio = match node.map_or(image::Aio::Auto, |node| node.aio) {
+        image::Aio::Threads => Aio::Threads,
+        image::Aio::Auto | image::Aio::Native | image::Aio::IoUring => Aio::IoUring,
+    };
     vbd.policies = Policies {
         read: policy(disk.read_error),
         write: policy(disk.write_error),

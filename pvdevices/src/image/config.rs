@@ -155,7 +155,7 @@ impl FileConfig {
             path: path.into(),
             kind: FileKind::File,
             locking: Locking::Auto,
-            aio: Aio::Threads,
+            aio: Aio::Auto,
         }
     }
 }
@@ -186,12 +186,14 @@ pub enum Locking {
 /// How requests reach the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Aio {
-    /// Threads that read and write.
+    /// By io_uring where the host lets the process have one, else as [`Self::Threads`].
     #[default]
+    Auto,
+    /// By threads that read and write.
     Threads,
-    /// Linux AIO in QEMU, which needs `cache.direct=on`; io_uring here.
+    /// By Linux AIO in QEMU; as [`Self::Auto`] here.
     Native,
-    /// io_uring.
+    /// As [`Self::Auto`], asked for.
     IoUring,
 }
 

@@ -26,10 +26,14 @@ pub(in super::super) struct Header {
     snapshots_offset: U64,
     /// Version 3 from here on.
     incompatible_features: U64,
+    compatible_features: U64,
+    autoclear_features: U64,
+    refcount_order: U32,
+    header_length: U32,
 }
 
 /// Bytes of [`Header`].
-pub(in super::super) const HEADER_BYTES: usize = 80;
+pub(in super::super) const HEADER_BYTES: usize = 104;
 const _: () = assert!(size_of::<Header>() == HEADER_BYTES);
 
 /// Limits of QEMU's `block/qcow2.h`.
@@ -55,6 +59,26 @@ impl Header {
     /// Bytes of a cluster.
     pub(in super::super) fn cluster_size(&self) -> u32 {
         1 << self.cluster_bits.get().clamp(9, 21)
+    }
+
+    /// Offset and bytes of the refcount table.
+    pub(super) fn reftable(&self) -> (u64, u64) {
+        let bytes = u64::from(self.refcount_table_clusters.get()) * u64::from(self.cluster_size());
+        (self.refcount_table_offset.get(), bytes)
+    }
+
+    /// Offset and bytes of the L1 table.
+    pub(super) fn l1_table(&self) -> (u64, u64) {
+        let bytes = u64::from(self.l1_size.get()) * 8;
+        (self.l1_table_offset.get(), bytes)
+    }
+
+    /// Bits of a reference count.
+    pub(super) fn refcount_bits(&self) -> u64 {
+        match self.version.get() {
+            2 => 16,
+            _ => 1 << self.refcount_order.get().min(6),
+        }
     }
 
     /// What speaks against opening the image: what is wrong, and the way out.
@@ -112,6 +136,9 @@ impl Header {
         if !place(self.l1_table_offset) || !place(self.refcount_table_offset) {
             return Err("has tables in impossible places");
         }
+        if self.version.get() == 3 && self.refcount_order.get() > 6 {
+            return Err("has impossible reference counts");
+        }
         if self.nb_snapshots.get() > MAX_SNAPSHOTS {
             return Err("has too many snapshots");
         }
@@ -142,6 +169,10 @@ mod tests {
             nb_snapshots: 0.into(),
             snapshots_offset: 0.into(),
             incompatible_features: 0.into(),
+            compatible_features: 0.into(),
+            autoclear_features: 0.into(),
+            refcount_order: 4.into(),
+            header_length: 104.into(),
         };
         change(&mut header);
         header.check(true)
@@ -157,6 +188,7 @@ mod tests {
         assert!(what(|h| h.l1_size = 1.into()).contains("L1 table"));
         assert!(what(|h| h.l1_size = u32::MAX.into()).contains("L1 table"));
         assert!(what(|h| h.refcount_table_clusters = u32::MAX.into()).contains("refcount"));
+        assert!(what(|h| h.refcount_order = 7.into()).contains("reference counts"));
         assert!(what(|h| h.l1_table_offset = 1.into()).contains("places"));
         assert!(what(|h| h.incompatible_features = DIRTY.into()).contains("cleanly"));
         assert!(what(|h| h.incompatible_features = CORRUPT.into()).contains("corrupt"));
@@ -166,6 +198,6 @@ mod tests {
             header(|h| h.incompatible_features = DATA_FILE.into()),
             Ok(())
         );
-        assert!(Header::parse(&[0; 80]).is_none() && Header::parse(b"QFI\xfb").is_none());
+        assert!(Header::parse(&[0; 104]).is_none() && Header::parse(b"QFI\xfb").is_none());
     }
 }

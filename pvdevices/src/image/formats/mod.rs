@@ -5,6 +5,7 @@
 //! [`HostStorage`]; it opens nothing by itself; it sees copies of the guest's buffers, never guest
 //! memory.
 
+mod check;
 mod header;
 mod storage;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use imago::{
 };
 use vm_memory::VolatileSlice;
 
+pub(super) use check::tables;
 pub(super) use header::{HEADER_BYTES, Header};
 pub(super) use storage::{HostStorage, beside};
 

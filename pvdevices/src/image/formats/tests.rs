@@ -567,3 +567,69 @@ proptest! {
         check(image, &path, &model, &dir);
     }
 }
+
+/// Names the image that a child process of [`a_killed_process_loses_nothing_that_was_flushed`]
+/// writes until it is killed.
+const VICTIM: &str = "XENNER_TEST_VICTIM";
+
+/// Writes round after round, each flushed and then told; no test unless it is asked to be.
+#[test]
+fn victim() {
+    use std::io::Write;
+    let Some(path) = std::env::var_os(VICTIM) else {
+        return;
+    };
+    let mut node = qcow2(Path::new(&path));
+    node.discard = true;
+    let image = open(&node).unwrap();
+    for round in 1_u64.. {
+        let byte = (round % 255 + 1) as u8;
+        let at = round * 327_680 % (SIZE as u64 - 131_072) / 512 * 512;
+        write(&*image, at, &[byte; 98_304]).unwrap();
+        image
+            .discard((at + 1_048_576) % 2_097_152, 131_072, DiscardKind::Advice)
+            .unwrap();
+        write(&*image, SIZE as u64 - 512, &round.to_le_bytes().repeat(64)).unwrap();
+        image.flush().unwrap();
+        // Straight to the descriptor: the test harness keeps what is printed.
+        let mut out = fs::File::options()
+            .append(true)
+            .open("/dev/stderr")
+            .unwrap();
+        out.write_all(&round.to_le_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn a_killed_process_loses_nothing_that_was_flushed() {
+    use std::io::Read;
+    if !tools() {
+        return;
+    }
+    let dir = directory();
+    let path = create("-o cluster_size=4k", &dir);
+    for wait in [1_u64, 3, 7, 12, 20, 33, 50, 80] {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "image::formats::tests::victim"])
+            .env(VICTIM, &path)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut told = child.stderr.take().unwrap();
+        let mut round = [0; 8];
+        told.read_exact(&mut round).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(wait));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mut rest = Vec::new();
+        told.read_to_end(&mut rest).unwrap();
+        let last = rest.as_chunks::<8>().0.last().copied().unwrap_or(round);
+        // 3: clusters are leaked, nothing is wrong.
+        let output = tool("qemu-img check -f qcow2 disk", &dir);
+        assert!(matches!(output.status.code(), Some(0 | 3)), "{output:?}");
+        let image = open(&qcow2(&path)).unwrap();
+        let found = read(&*image, SIZE as u64 - 512, 8).try_into().unwrap();
+        assert!(u64::from_le_bytes(found) >= u64::from_le_bytes(last));
+    }
+}

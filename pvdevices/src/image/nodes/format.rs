@@ -86,14 +86,7 @@ impl BlockNodes {
         let Some(header) = header else {
             return Err(not_of_format(&path, "qcow2", io::ErrorKind::InvalidData.into()).into());
         };
-        header.check(write).map_err(|(what, way_out)| {
-            let path = path.clone();
-            ImageError::Header {
-                path,
-                what,
-                way_out,
-            }
-        })?;
+        check_header(&file, &header, write)?;
         let options = options(node, &file, header.cluster_size());
         let storage = HostStorage::new(file, node.discards);
         let (image, refers) = formats::open_qcow2(storage, write)
@@ -242,6 +235,28 @@ impl BlockNodes {
             .map_err(|source| ImageError::Temporary { path, source })?;
         Ok(Body::Format(Arc::new(FormatImage::new(layer, options))))
     }
+}
+
+/// Refuses what the library would not, and what it would damage.
+fn check_header(file: &HostFile, header: &Header, write: bool) -> Result<(), ImageError> {
+    let path = || file.path().to_owned();
+    let fault = |what, way_out| ImageError::Header {
+        path: path(),
+        what,
+        way_out,
+    };
+    header
+        .check(write)
+        .map_err(|(what, way_out)| fault(what, way_out))?;
+    if !write {
+        return Ok(());
+    }
+    let checked = formats::tables(file, header).map_err(|source| ImageError::Query {
+        path: path(),
+        what: "tables",
+        source,
+    })?;
+    checked.map_err(|what| fault(what, "repair it by qemu-img check -r all"))
 }
 
 fn format_claim(node: &Node) -> Claim {

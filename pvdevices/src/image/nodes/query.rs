@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::super::config::{CacheConfig, DetectZeroes};
+use super::super::config::{Aio, CacheConfig, DetectZeroes};
 use super::super::file::HostFile;
 use super::{BlockNodes, Body, Node};
 use crate::image::Image;
@@ -24,6 +24,8 @@ pub struct NodeInfo {
     pub read_only: bool,
     /// `cache`.
     pub cache: CacheConfig,
+    /// `aio` of the host's file.
+    pub aio: Aio,
     /// `detect_zeroes`.
     pub detect_zeroes: DetectZeroes,
     /// The node that has the bytes of a format.
@@ -68,6 +70,7 @@ impl BlockNodes {
             actual_size: file.as_ref().and_then(|file| file.allocated),
             read_only: node.read_only,
             cache: node.cache,
+            aio: file.as_ref().map_or(Aio::Auto, |file| file.aio),
             detect_zeroes: node.detect_zeroes,
             file: node.children.first().cloned(),
             backing: node.backing.clone(),
@@ -87,6 +90,7 @@ impl BlockNodes {
             let file = used.as_deref().or(spare.as_ref());
             return Some(HostInfo {
                 path: config.path.clone(),
+                aio: config.aio,
                 size: file.map_or(0, HostFile::size),
                 allocated: file.and_then(|file| file.allocated().ok()),
             });
@@ -99,6 +103,7 @@ impl BlockNodes {
 /// The host's file under a node.
 struct HostInfo {
     path: PathBuf,
+    aio: Aio,
     size: u64,
     allocated: Option<u64>,
 }
