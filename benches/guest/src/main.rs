@@ -1,7 +1,7 @@
 //! The benchmark program that runs inside guests, on bare machines and on the
 //! host alike: the operations that virtualization makes dear or cheap.
 //!
-//! `guest-bench [--list] [--marks] [--reps N] [--aim MS] [NAME...]`
+//! `guest-bench [--list] [--marks] [--reps N] [--aim MS] [--disk DEVICE] [--peer ADDRESS] [NAME...]`
 //!
 //! One line a benchmark: `NAME median min max ops`, nanoseconds for one
 //! operation and operations in one repetition; lines with `#` are comments.
@@ -10,12 +10,20 @@
 //! `@@BEGIN NAME` and `@@END NAME OPS` enclose the measured repetitions, with
 //! a pause on either side, so that an observer outside can read counters.
 //!
+//! Those of disks and networks run where a disk, which is written to, or the
+//! address of a machine that runs `guest-bench serve` is given.
+//! `guest-bench transfer ADDRESS BYTES` and `guest-bench connections ADDRESS N`
+//! try the network out against the same server.
+//!
 //! `guest-bench --clock N` prints `@@CLOCK NS`, the monotonic clock, N times,
 //! one every 20 ms, for comparing it with a clock outside.
 
+mod aio;
 mod compute;
+mod disk;
 mod kernel;
 mod memory;
+mod net;
 mod processes;
 mod sys;
 
@@ -28,10 +36,31 @@ const MARK_PAUSE: Duration = Duration::from_millis(150);
 /// No repetition makes more operations than this.
 const MOST_OPERATIONS: u64 = 1 << 28;
 
+/// What a benchmark cannot do without.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    /// `--disk`
+    Disk,
+    /// `--peer`
+    Peer,
+}
+
+impl Needs {
+    fn met(self) -> bool {
+        match self {
+            Needs::Nothing => true,
+            Needs::Disk => disk::DISK.get().is_some(),
+            Needs::Peer => net::PEER.get().is_some(),
+        }
+    }
+}
+
 /// One benchmark: makes `n` operations and says how long they took. What it
 /// prepares or cleans up outside its timed part does not count.
 struct Benchmark {
     name: &'static str,
+    needs: Needs,
     /// Processors it needs; those with one are bound to the first.
     cpus: usize,
     /// At most so many operations in a repetition.
@@ -42,6 +71,7 @@ struct Benchmark {
 const fn single(name: &'static str, run: fn(u64) -> Duration) -> Benchmark {
     Benchmark {
         name,
+        needs: Needs::Nothing,
         cpus: 1,
         most: MOST_OPERATIONS,
         run,
@@ -51,13 +81,25 @@ const fn single(name: &'static str, run: fn(u64) -> Duration) -> Benchmark {
 const fn dual(name: &'static str, run: fn(u64) -> Duration) -> Benchmark {
     Benchmark {
         name,
+        needs: Needs::Nothing,
         cpus: 2,
         most: MOST_OPERATIONS,
         run,
     }
 }
 
-const ALL: [Benchmark; 24] = [
+const fn device(needs: Needs, name: &'static str, run: fn(u64) -> Duration) -> Benchmark {
+    Benchmark {
+        name,
+        needs,
+        // Bound to no processor: the kernel's own work goes on beside.
+        cpus: 0,
+        most: MOST_OPERATIONS,
+        run,
+    }
+}
+
+const ALL: [Benchmark; 35] = [
     single("alu_1000_steps", compute::alu),
     single("hash_table_1000", compute::hash_table),
     single("memcpy_16M", compute::memcpy),
@@ -73,12 +115,14 @@ const ALL: [Benchmark; 24] = [
     single("nanosleep_1ns", kernel::nanosleep),
     Benchmark {
         name: "nanosleep_1ms_late",
+        needs: Needs::Nothing,
         cpus: 1,
         most: 20,
         run: kernel::sleep_lateness,
     },
     Benchmark {
         name: "page_fault",
+        needs: Needs::Nothing,
         cpus: 1,
         most: 8192,
         run: memory::page_fault,
@@ -92,6 +136,17 @@ const ALL: [Benchmark; 24] = [
     dual("pipe_pingpong_2cpu", processes::pipe_two_cpus),
     dual("futex_pingpong_2cpu", processes::futex_two_cpus),
     dual("mprotect_shootdown", memory::mprotect_shootdown),
+    device(Needs::Disk, "disk_read_1m", disk::read_large),
+    device(Needs::Disk, "disk_write_1m", disk::write_large),
+    device(Needs::Disk, "disk_read_4k_d1", disk::read_random),
+    device(Needs::Disk, "disk_read_4k_d32", disk::read_random_deep),
+    device(Needs::Disk, "disk_write_4k_d1", disk::write_random),
+    device(Needs::Disk, "disk_write_4k_d32", disk::write_random_deep),
+    device(Needs::Disk, "disk_write_4k_flush", disk::write_flush),
+    device(Needs::Peer, "tcp_stream_out_64k", net::stream_out),
+    device(Needs::Peer, "tcp_stream_in_64k", net::stream_in),
+    device(Needs::Peer, "tcp_request_response", net::request_response),
+    device(Needs::Peer, "tcp_connection", net::connection),
 ];
 
 struct Options {
@@ -114,6 +169,9 @@ fn main() -> ExitCode {
     {
         return show_clock(count);
     }
+    if let Some(code) = network_command(&arguments) {
+        return code;
+    }
     match parse(&arguments) {
         Ok(options) => run(&options),
         Err(message) => {
@@ -132,6 +190,28 @@ fn show_clock(count: u32) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// `serve`, `transfer` and `connections`.
+fn network_command(arguments: &[String]) -> Option<ExitCode> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let number = |text: &str| {
+        let why = |error| std::io::Error::other(format!("{text}: {error}"));
+        text.parse::<u64>().map_err(why)
+    };
+    let outcome = match words[..] {
+        ["serve"] => net::serve(),
+        ["transfer", address, bytes] => number(bytes).and_then(|n| net::transfer(address, n)),
+        ["connections", address, n] => number(n).and_then(|n| net::connections(address, n)),
+        _ => return None,
+    };
+    Some(match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("guest-bench: {}: {error}", words[0]);
+            ExitCode::FAILURE
+        }
+    })
+}
+
 fn parse(arguments: &[String]) -> Result<Options, String> {
     let mut options = Options {
         marks: false,
@@ -141,6 +221,19 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
     };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
+        if let "--disk" | "--peer" = argument.as_str() {
+            let value = rest
+                .next()
+                .ok_or_else(|| format!("{argument} needs a value"))?;
+            let place = if argument == "--disk" {
+                &disk::DISK
+            } else {
+                &net::PEER
+            };
+            // Set twice: the first one counts.
+            place.get_or_init(|| value.clone());
+            continue;
+        }
         let mut number = || {
             let text = rest
                 .next()
@@ -167,7 +260,7 @@ fn run(options: &Options) -> ExitCode {
     header(cpus, options);
     for benchmark in &ALL {
         let chosen = options.names.is_empty() || options.names.iter().any(|n| n == benchmark.name);
-        if !chosen {
+        if !chosen || !benchmark.needs.met() {
             continue;
         }
         if benchmark.cpus > cpus {

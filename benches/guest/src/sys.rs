@@ -125,6 +125,27 @@ pub fn nanosleep(duration: Duration) {
     unsafe { libc::nanosleep(&time, ptr::null_mut()) };
 }
 
+/// Close a connection at once by a reset, past TIME_WAIT.
+pub fn close_by_reset(connection: std::net::TcpStream) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    // SAFETY: `linger` is valid for the call and as long as said.
+    let set = unsafe {
+        libc::setsockopt(
+            connection.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of_val(&linger) as libc::socklen_t,
+        )
+    };
+    if set != 0 {
+        die("setsockopt(SO_LINGER)");
+    }
+}
+
 /// `x` unchanged, in a way that the compiler cannot look through.
 #[inline(always)]
 pub fn opaque(mut x: u64) -> u64 {
