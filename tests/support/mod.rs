@@ -8,6 +8,7 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 
 pub mod counters;
+pub mod disks;
 pub mod session;
 
 use std::fs::OpenOptions;
@@ -37,6 +38,15 @@ pub fn assets() -> PathBuf {
 /// One of the staged files.
 pub fn asset(name: &str) -> PathBuf {
     assets().join(name)
+}
+
+/// The Debian disk image and what goes with it, as `cargo xtask` staged it.
+pub fn image(name: &str) -> PathBuf {
+    if let Some(dir) = std::env::var_os("XENNER_IMAGES") {
+        return PathBuf::from(dir).join(name);
+    }
+    let assets = assets();
+    assets.parent().unwrap_or(&assets).join("images").join(name)
 }
 
 /// A stock kernel.
@@ -101,13 +111,17 @@ pub fn trial(
     }
 }
 
+/// Are these tests to be left out? `cargo xtask test`, which runs the programs
+/// on their own, says so when it runs all others.
+pub fn left_out() -> bool {
+    std::env::var("XENNER_TEST_GUESTS").is_ok_and(|value| value == "no")
+}
+
 /// Run the tests, one after another unless asked otherwise: guests that share
 /// two processors would only wait for one another.
 pub fn main(trials: Vec<Trial>) -> std::process::ExitCode {
     let mut arguments = Arguments::from_args();
-    // Set by `cargo xtask test`, which runs these programs on their own.
-    let left_out = std::env::var("XENNER_TEST_GUESTS").is_ok_and(|value| value == "no");
-    let trials = if left_out { Vec::new() } else { trials };
+    let trials = if left_out() { Vec::new() } else { trials };
     arguments.test_threads = arguments.test_threads.or(Some(1));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -151,6 +151,15 @@ impl Session {
         Err(self.failure(&format!("{status}, not exit code {code}")))
     }
 
+    /// End the process at once, as a machine's failure would; what it had
+    /// written to the console is read to the end.
+    pub fn kill(&mut self) -> Result<(), Failed> {
+        self.child.kill()?;
+        self.child.wait()?;
+        std::thread::sleep(Duration::from_millis(200));
+        Ok(())
+    }
+
     /// All of the console so far, without carriage returns.
     pub fn console(&self) -> String {
         let text = self.output.text.lock().expect("the reader does not panic");

@@ -29,6 +29,7 @@ pub fn stage(ws: &Workspace) -> Result<PathBuf> {
         )?;
     }
     initramfs::stage(ws)?;
+    initramfs::stage_with_devices(ws)?;
     place(&builds::test_kernels(ws)?, &assets.join("pvtest"))?;
     place(&builds::guest_bench(ws)?, &assets.join("guest-bench"))?;
     for program in xenstore_programs(ws)? {

@@ -2,10 +2,13 @@
 //! machine): a static busybox, an init, and the benchmark program. What to run
 //! comes from the kernel's command line or from an archive appended to it.
 
+use std::path::{Path, PathBuf};
+
 use crate::builds;
 use crate::cpio::Archive;
 use crate::error::{Error, Result};
-use crate::packages;
+use crate::packages::{self, DEFAULT_KERNEL, DEVICE_MODULES, Kernel};
+use crate::programs::Programs;
 use crate::workspace::{Workspace, make_dir, write_whole};
 
 const INIT: &str = include_str!("../initramfs/init");
@@ -56,24 +59,53 @@ pub fn command(command: &str) -> Vec<u8> {
     archive.finish()
 }
 
+/// Add modules from the directory `from`, to be inserted in this order.
+pub fn add_modules(archive: &mut Archive, from: &Path, names: &[&str]) -> Result<()> {
+    let mut order = String::new();
+    for name in names {
+        let file = format!("{name}.ko");
+        archive.program(&format!("lib/modules/{file}"), &from.join(&file))?;
+        order.push_str(&file);
+        order.push('\n');
+    }
+    archive.file("etc/modules", 0o644, order.as_bytes());
+    Ok(())
+}
+
 /// Write the guests' initramfs to the assets; give back its file.
-pub fn stage(ws: &Workspace) -> Result<std::path::PathBuf> {
-    let path = ws.assets().join("initramfs");
+pub fn stage(ws: &Workspace) -> Result<PathBuf> {
+    keep(ws, "initramfs", &base(ws)?)
+}
+
+/// The same with modules for disks and networks, for the default kernel alone,
+/// and with iperf3 and ethtool.
+pub fn stage_with_devices(ws: &Workspace) -> Result<PathBuf> {
+    let kernel = Kernel::named(DEFAULT_KERNEL).expect("the default kernel is in the list");
+    let mut programs = Programs::new();
+    add_modules(&mut programs.archive, &kernel.modules(ws)?, &DEVICE_MODULES)?;
+    for tool in [packages::iperf3(ws)?, packages::ethtool(ws)?] {
+        programs.tool(&tool)?;
+    }
+    let bytes = [base(ws)?, programs.archive.finish()].concat();
+    keep(ws, "initramfs-devices", &bytes)
+}
+
+fn keep(ws: &Workspace, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+    let path = ws.assets().join(name);
     make_dir(&ws.assets())?;
-    let bytes = base(ws)?;
     // An unchanged file keeps its date, and what depends on it stays as it is.
-    if std::fs::read(&path).ok().as_deref() != Some(&bytes) {
-        write_whole(&path, &bytes)?;
+    if std::fs::read(&path).ok().as_deref() != Some(bytes) {
+        write_whole(&path, bytes)?;
     }
     Ok(path)
 }
 
 /// A kernel by the name of its series, or a file of the user's.
-pub fn kernel(ws: &Workspace, name: &str) -> Result<std::path::PathBuf> {
+pub fn kernel(ws: &Workspace, name: &str) -> Result<PathBuf> {
     if let Some(kernel) = packages::Kernel::named(name) {
         return kernel.image(ws);
     }
-    let path = std::path::PathBuf::from(name);
+    let path = PathBuf::from(name);
     if path.is_file() {
         return Ok(path);
     }

@@ -12,6 +12,7 @@ mod initramfs;
 mod observe;
 mod packages;
 mod process;
+mod programs;
 mod rig;
 mod test;
 mod ui;

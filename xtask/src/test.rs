@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::assets;
 use crate::boot::check_kvm;
 use crate::builds;
+use crate::debian;
 use crate::error::{Error, Result};
 use crate::observe::flavour;
 use crate::process;
@@ -19,16 +20,18 @@ use crate::ui;
 use crate::workspace::Workspace;
 
 /// The test programs that boot guests; the rig's machine is given them too.
-const GUEST_TESTS: [(&str, &str); 3] = [
+const GUEST_TESTS: [(&str, &str); 4] = [
     ("pvtest", "PV test kernels"),
     ("boot", "Debian kernels"),
     ("budget", "What a guest may cost"),
+    ("disk", "Disks"),
 ];
 /// What `--quick` runs of each of them.
-const QUICK: [(&str, &str); 3] = [
+const QUICK: [(&str, &str); 4] = [
     ("pvtest", "pvtest-smp1"),
     ("boot", "shell-6.1-smp1"),
     ("budget", ""),
+    ("disk", "rules-"),
 ];
 /// The guest tests in the rig end within this time.
 const RIG_LIMIT: Duration = Duration::from_secs(1800);
@@ -157,7 +160,8 @@ pub fn test(ws: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     tally.tests("Unit and integration tests", &mut units);
     tally.check("Building and fetching what guests need", || {
         builds::xenner(ws)?;
-        assets::stage(ws).map(drop)
+        assets::stage(ws)?;
+        debian::stage(ws).map(drop)
     });
     tally.check("Access to /dev/kvm", check_kvm);
     for (program, what) in GUEST_TESTS {
@@ -199,7 +203,8 @@ fn guest_tests(ws: &Workspace, program: &str, quick: bool) -> Command {
     ]);
     command
         .env("XENNER_TEST_ALL", "1")
-        .env("XENNER_ASSETS", ws.assets());
+        .env("XENNER_ASSETS", ws.assets())
+        .env("XENNER_IMAGES", ws.images());
     if quick {
         let chosen = QUICK
             .iter()
@@ -230,8 +235,9 @@ fn in_rig(ws: &Workspace, tally: &mut Tally) {
 
 fn rig_run(ws: &Workspace, line: &mut dyn FnMut(&str)) -> Result<Option<u8>> {
     let mut image = Image::with_xenner(ws)?;
+    image.images(ws)?;
     let mut script = "export XENNER_TEST_ALL=1 XENNER_ASSETS=/assets XENNER_BIN=/bin/xenner; \
-                      status=0; "
+                      export XENNER_IMAGES=/images; status=0; "
         .to_owned();
     for (program, _) in GUEST_TESTS {
         let file = test_program(ws, program)?;
@@ -242,6 +248,7 @@ fn rig_run(ws: &Workspace, line: &mut dyn FnMut(&str)) -> Result<Option<u8>> {
     script.push_str("exit $status");
     let machine = Machine {
         limit: RIG_LIMIT,
+        disk: Some(ws.images().join("debian.img")),
         ..Machine::default()
     };
     let outcome = machine.run(ws, image, &script, line)?;

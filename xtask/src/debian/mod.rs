@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 
 use crate::boot::check_kvm;
 use crate::builds;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::packages;
 use crate::process;
 use crate::ui;
@@ -59,7 +59,7 @@ pub fn image(ws: &Workspace, args: &ImageArgs) -> Result<ExitCode> {
         if args.format == "raw" {
             copy_sparse(&kept.disk, file)?;
         } else {
-            convert(&kept.disk, file, &args.format)?;
+            convert(ws, &kept.disk, file, &args.format)?;
         }
         ui::step(&format!("A copy as {}: {}", args.format, file.display()));
     }
@@ -149,7 +149,8 @@ fn working_copy(ws: &Workspace, variant: Variant, dir: &Path, fresh: bool) -> Re
     Ok(disk)
 }
 
-/// Put the image, its kernel and initrd, and GRUB where the tests look for them.
+/// Put the image, its kernel and initrd, GRUB, and the programs that tests of
+/// disks and networks run beside guests where the tests look for them.
 pub fn stage(ws: &Workspace) -> Result<PathBuf> {
     let kept = build::ensure(ws, Variant::Plain)?;
     let dir = ws.images();
@@ -157,6 +158,8 @@ pub fn stage(ws: &Workspace) -> Result<PathBuf> {
     place(&kept.boot.kernel, &dir.join("vmlinuz"))?;
     place(&kept.boot.initrd, &dir.join("initrd.img"))?;
     place(&packages::grub_xen(ws)?, &dir.join("grub"))?;
+    packages::qemu_img(ws)?.write_script(&dir.join("qemu-img"))?;
+    packages::iperf3(ws)?.write_script(&dir.join("iperf3"))?;
     Ok(dir)
 }
 
@@ -167,14 +170,10 @@ fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
     process::capture("copying", cp.arg(from).arg(to)).map(drop)
 }
 
-fn convert(from: &Path, to: &Path, format: &str) -> Result<()> {
-    if process::in_path("qemu-img").is_none() {
-        return Err(Error::missing(
-            "No qemu-img on this machine",
-            "install it: apt install qemu-utils",
-        ));
-    }
-    let mut convert = Command::new("qemu-img");
+fn convert(ws: &Workspace, from: &Path, to: &Path, format: &str) -> Result<()> {
+    let tool = packages::qemu_img(ws)?;
+    let mut convert = Command::new(&tool.program);
+    convert.env("LD_LIBRARY_PATH", tool.library_path());
     convert.args(["convert", "-f", "raw", "-O", format]);
     process::capture("converting", convert.arg(from).arg(to)).map(drop)
 }

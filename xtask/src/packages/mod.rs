@@ -3,6 +3,7 @@
 //! cache has it already.
 
 mod qemu;
+mod tools;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,12 +14,50 @@ use crate::ui;
 use crate::workspace::{Workspace, make_dir, write_whole};
 
 pub use qemu::Qemu;
+pub use tools::{Tool, ethtool, iperf3, qemu_img};
 
 /// The suite that programs for the guest come from.
 const TOOLS_SUITE: &str = "bookworm";
 
-/// The modules that give the rig's machine its `/dev/kvm`, in order of insertion.
-pub const RIG_MODULES: [&str; 4] = ["irqbypass", "ccp", "kvm", "kvm-amd"];
+/// The modules that give the rig's machine its `/dev/kvm`, disks that this
+/// machine lends it, and bridges, in order of insertion.
+pub const RIG_MODULES: [&str; 15] = [
+    "irqbypass",
+    "ccp",
+    "kvm",
+    "kvm-amd",
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "tun",
+    "llc",
+    "stp",
+    "bridge",
+    "veth",
+];
+/// The modules with which a guest without a root file system uses disks and
+/// networks, of Xen's kind and (for comparisons) of QEMU's, in order of insertion.
+pub const DEVICE_MODULES: [&str; 16] = [
+    "xen-blkfront",
+    "xen-netfront",
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "failover",
+    "net_failover",
+    "virtio_net",
+    "crc16",
+    "crc32c_generic",
+    "mbcache",
+    "jbd2",
+    "ext4",
+];
 
 /// One of the stock kernels that the project boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,10 +110,16 @@ impl Kernel {
         Ok(image)
     }
 
-    /// The directory with the modules of [`RIG_MODULES`] as `NAME.ko`.
+    /// The directory with the modules of [`RIG_MODULES`] and [`DEVICE_MODULES`]
+    /// as `NAME.ko`.
     pub fn modules(&self, ws: &Workspace) -> Result<PathBuf> {
         self.image(ws)?;
-        Ok(self.dir(ws).join("modules"))
+        let dir = self.dir(ws).join("modules");
+        // The list may have grown since they were fetched.
+        if module_names().any(|name| !dir.join(format!("{name}.ko")).exists()) {
+            self.fetch(ws)?;
+        }
+        Ok(dir)
     }
 
     fn fetch(&self, ws: &Workspace) -> Result<()> {
@@ -87,9 +132,9 @@ impl Kernel {
         let package = apt.kernel_behind("linux-image-amd64")?;
         let deb = apt.download(&package)?;
         let scratch = tempfile::tempdir_in(&ws.cache).map_err(Error::file("make", &ws.cache))?;
-        let names = RIG_MODULES.map(|name| format!("*/{name}.ko"));
+        let names: Vec<String> = module_names().map(|name| format!("*/{name}.ko")).collect();
         let mut patterns = vec!["./boot/vmlinuz-*"];
-        // Only the rig's kernel needs modules; newer suites compress theirs.
+        // Only the default kernel's modules are used; newer suites compress theirs.
         if self.name == DEFAULT_KERNEL {
             patterns.extend(names.iter().map(String::as_str));
         }
@@ -122,6 +167,14 @@ impl Kernel {
             })?;
         move_to(&image, &dir.join("vmlinuz"))
     }
+}
+
+/// All modules that are used outside of disk images, each once.
+fn module_names() -> impl Iterator<Item = &'static str> {
+    let others = DEVICE_MODULES.into_iter();
+    RIG_MODULES
+        .into_iter()
+        .chain(others.filter(|name| !RIG_MODULES.contains(name)))
 }
 
 fn move_to(from: &Path, to: &Path) -> Result<()> {

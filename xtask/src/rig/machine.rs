@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -32,6 +33,8 @@ pub struct Machine {
     pub icount: bool,
     /// More of its kernel's command line.
     pub append: String,
+    /// A raw image that is its disk `/dev/vda`; what is written to it is lost.
+    pub disk: Option<PathBuf>,
 }
 
 impl Default for Machine {
@@ -43,6 +46,7 @@ impl Default for Machine {
             limit,
             icount: false,
             append: String::new(),
+            disk: None,
         }
     }
 }
@@ -125,6 +129,12 @@ impl Machine {
             &self.memory_mib.to_string(),
         ]);
         command.args(["-display", "none", "-no-reboot", "-nic", "none"]);
+        if let Some(disk) = &self.disk {
+            let name = disk.to_string_lossy().replace(',', ",,");
+            command.arg("-drive").arg(format!(
+                "file={name},format=raw,if=virtio,snapshot=on,cache=unsafe"
+            ));
+        }
         let append = format!("console=ttyS0 quiet panic=-1 tsc=reliable {}", self.append);
         command.args(["-append", append.trim_end()]);
         command

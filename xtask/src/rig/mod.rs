@@ -48,6 +48,9 @@ pub struct RigArgs {
     /// Show the machine's console at the end
     #[arg(long)]
     verbose: bool,
+    /// Lend it the Debian image as /dev/vda, with its kernel in /images
+    #[arg(long)]
+    images: bool,
     /// More of the machine's kernel command line
     #[arg(long, default_value = "")]
     append: String,
@@ -71,12 +74,17 @@ pub fn rig(ws: &Workspace, args: &RigArgs) -> Result<ExitCode> {
     if args.qemu {
         image.qemu(&Qemu::ensure(ws)?)?;
     }
+    let disk = args.images.then(|| ws.images().join("debian.img"));
+    if disk.is_some() {
+        image.images(ws)?;
+    }
     let machine = Machine {
         cpus: args.smp,
         memory_mib: args.mem,
         limit: Duration::from_secs(args.timeout),
         icount: args.icount,
         append: args.append.clone(),
+        disk,
     };
     ui::step(&format!("In the rig: {}", words.join(" ")));
     let outcome = machine.run(ws, image, &words.join(" "), &mut |line| println!("{line}"))?;

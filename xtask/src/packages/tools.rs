@@ -1,0 +1,98 @@
+//! Programs that tests and benchmarks run on this machine: its own where it has
+//! them, else unpacked into the cache with the libraries that are missing here.
+
+use std::path::{Path, PathBuf};
+
+use crate::apt::{self, Apt};
+use crate::error::{Error, Result};
+use crate::process::in_path;
+use crate::ui;
+use crate::workspace::{Workspace, write_whole};
+
+/// A program of this machine.
+#[derive(Debug, Clone)]
+pub struct Tool {
+    /// Its file.
+    pub program: PathBuf,
+    /// Directories with its libraries, where they are not the machine's.
+    libraries: Vec<PathBuf>,
+}
+
+/// qemu-img, for images that are not raw.
+pub fn qemu_img(ws: &Workspace) -> Result<Tool> {
+    tool(ws, "qemu-img", "qemu-utils")
+}
+
+/// iperf3, the other end of network tests.
+pub fn iperf3(ws: &Workspace) -> Result<Tool> {
+    tool(ws, "iperf3", "iperf3")
+}
+
+/// ethtool, to switch a network device's offloads.
+pub fn ethtool(ws: &Workspace) -> Result<Tool> {
+    tool(ws, "ethtool", "ethtool")
+}
+
+impl Tool {
+    /// The directories for `LD_LIBRARY_PATH`, empty for an installed program.
+    pub fn library_path(&self) -> String {
+        let dirs: Vec<_> = self
+            .libraries
+            .iter()
+            .map(|dir| dir.to_string_lossy())
+            .collect();
+        dirs.join(":")
+    }
+
+    /// Write a script `to` that runs it, so that its place need not be known.
+    pub fn write_script(&self, to: &Path) -> Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+        let program = quoted(&self.program.to_string_lossy());
+        let script = if self.libraries.is_empty() {
+            format!("#!/bin/sh\nexec {program} \"$@\"\n")
+        } else {
+            let path = quoted(&self.library_path());
+            format!("#!/bin/sh\nLD_LIBRARY_PATH={path} exec {program} \"$@\"\n")
+        };
+        write_whole(to, script.as_bytes())?;
+        std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o755))
+            .map_err(Error::file("make executable", to))
+    }
+}
+
+fn tool(ws: &Workspace, name: &str, package: &str) -> Result<Tool> {
+    if let Some(program) = in_path(name) {
+        return Ok(Tool {
+            program,
+            libraries: Vec::new(),
+        });
+    }
+    let tree = ws.cache.join(package);
+    if !tree.exists() {
+        fetch(ws, package, &tree)?;
+    }
+    let below = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
+    let places = ["usr/bin", "usr/sbin", "sbin"].map(|dir| tree.join(dir).join(name));
+    let found = places.into_iter().find(|file| file.exists());
+    Ok(Tool {
+        program: found.ok_or_else(|| Error::Answer {
+            program: "dpkg-deb",
+            what: format!("no {name} in {package}"),
+        })?,
+        libraries: below.map(|dir| tree.join(dir)).to_vec(),
+    })
+}
+
+fn fetch(ws: &Workspace, package: &str, tree: &Path) -> Result<()> {
+    ui::step(&format!("Fetching {package}"));
+    let apt = Apt::for_host(ws)?;
+    apt.update()?;
+    apt.clean()?;
+    let scratch = tempfile::tempdir_in(&ws.cache).map_err(Error::file("make", &ws.cache))?;
+    for deb in &apt.download_with_dependencies(package)? {
+        apt::unpack(deb, scratch.path())?;
+    }
+    std::fs::rename(scratch.keep(), tree).map_err(Error::file("move to", tree))?;
+    apt.clean()
+}
