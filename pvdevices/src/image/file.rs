@@ -459,7 +459,11 @@ fn open_fd(path: &Path, access: Access, fds: &mut dyn FdSource) -> Result<OwnedF
         OFlags::empty()
     };
     match rustix::fs::open(path, flags | direct, Mode::empty()) {
-        Ok(fd) => Ok(fd),
+        Ok(fd) => {
+            // With it, io_uring would answer EAGAIN where a file system has to sleep.
+            rustix::fs::fcntl_setfl(&fd, mode | direct).map_err(|error| failed(error.into()))?;
+            Ok(fd)
+        }
         // What the file system says to O_DIRECT; the same answer without it has another reason.
         Err(rustix::io::Errno::INVAL) if access.cache.direct => {
             match rustix::fs::open(path, flags, Mode::empty()) {

@@ -572,3 +572,67 @@ fn passed_descriptors_are_images() {
     assert_eq!(fs::read(&path).unwrap()[..512], [1; 512]);
     assert!(open(&raw(Path::new("/dev/fdset/4"))).is_err());
 }
+
+/// A loop device on a file, gone when dropped.
+struct Loop(PathBuf);
+
+impl Loop {
+    /// `None` where loop devices cannot be made.
+    fn new(file: &Path) -> Option<Self> {
+        let output = std::process::Command::new("losetup")
+            .args(["--find", "--show", "--sector-size", "4096"])
+            .arg(file)
+            .output()
+            .ok()
+            .filter(|output| output.status.success())?;
+        let name = String::from_utf8(output.stdout).ok()?;
+        Some(Self(PathBuf::from(name.trim())))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let detached = std::process::Command::new("losetup")
+            .arg("--detach")
+            .arg(&self.0)
+            .status();
+        assert!(detached.unwrap().success());
+    }
+}
+
+#[test]
+fn a_block_device_has_its_own_blocks() {
+    let dir = directory();
+    let path = file(&dir, "disk", &vec![1; 1 << 20]);
+    let Some(device) = Loop::new(&path) else {
+        eprintln!("skipped: no loop device can be made (losetup needs root)");
+        return;
+    };
+    let mut node = raw(&device.0);
+    node.discard = true;
+    if let Driver::File(file) = &mut below(&mut node).driver {
+        file.kind = FileKind::HostDevice;
+    }
+    for direct in [false, true] {
+        below(&mut node).cache.direct = direct;
+        let image = open(&node).unwrap();
+        let geometry = image.geometry();
+        assert_eq!((geometry.size, geometry.logical_block), (1 << 20, 4096));
+        assert!(geometry.discard.is_some() && image.raw().is_some());
+        // Smaller than the device's own blocks: read, changed, written.
+        write(&*image, 512, &[2; 512]).unwrap();
+        assert_eq!(
+            read(&*image, 0, 1536),
+            [[1; 512], [2; 512], [1; 512]].concat()
+        );
+        image.write_zeroes(8192, 4096, false).unwrap();
+        image.discard(16384, 8192, DiscardKind::Advice).unwrap();
+        assert_eq!(read(&*image, 8192, 4096), [0; 4096]);
+        assert_eq!(read(&*image, 16384, 4096), [0; 4096]);
+        image.flush().unwrap();
+        assert!(image.resize(2 << 20).is_err());
+        image.resize(1 << 20).unwrap();
+        assert!(open(&node).is_err());
+    }
+    assert_eq!(fs::read(&path).unwrap()[512..1024], [2; 512]);
+}

@@ -633,3 +633,71 @@ fn a_killed_process_loses_nothing_that_was_flushed() {
         assert!(u64::from_le_bytes(found) >= u64::from_le_bytes(last));
     }
 }
+
+/// Names the image that a child process of [`a_full_disk_loses_nothing`] writes.
+const CROWDED: &str = "XENNER_TEST_CROWDED";
+
+/// Fills an image until the file cannot grow, then gets room and goes on; no test unless it is
+/// asked to be.
+#[test]
+fn crowded() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let Some(path) = std::env::var_os(CROWDED) else {
+        return;
+    };
+    let image = open(&qcow2(Path::new(&path))).unwrap();
+    let model = pattern(SIZE, 11);
+    let mut refused = 0;
+    for (at, part) in (0..).step_by(98_304).zip(model.chunks(98_304)) {
+        if let Err(error) = write(&*image, at, part) {
+            assert_eq!(error.raw_os_error(), Some(libc::EFBIG));
+            refused += 1;
+            let _ = image.flush();
+            let mut limit = getrlimit(Resource::Fsize);
+            // The first time there is a little room, then there is enough.
+            let more = limit
+                .current
+                .map(|now| now + 300_000)
+                .filter(|_| refused < 4);
+            limit.current = more.or(limit.maximum);
+            setrlimit(Resource::Fsize, limit).unwrap();
+            write(&*image, at, part)
+                .or_else(|_| {
+                    limit.current = limit.maximum;
+                    setrlimit(Resource::Fsize, limit).unwrap();
+                    write(&*image, at, part)
+                })
+                .unwrap();
+        }
+    }
+    assert!(refused > 1);
+    image.flush().unwrap();
+    assert!(read(&*image, 0, SIZE) == model);
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    if !tools() {
+        return;
+    }
+    for options in ["", "-o cluster_size=512"] {
+        let dir = directory();
+        let path = create(options, &dir);
+        // Without the trap, the signal that comes with the error would end the process.
+        let script =
+            "trap '' XFSZ; ulimit -S -f 2048; exec \"$0\" --exact image::formats::tests::crowded";
+        let status = Command::new("sh")
+            .args(["-c", script])
+            .arg(std::env::current_exe().unwrap())
+            .env(CROWDED, &path)
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success(), "{options}");
+        let image = open(&qcow2(&path)).unwrap();
+        assert!(read(&*image, 0, SIZE) == pattern(SIZE, 11));
+        drop(image);
+        let output = tool("qemu-img check -f qcow2 disk", &dir);
+        assert!(matches!(output.status.code(), Some(0 | 3)), "{output:?}");
+    }
+}
