@@ -4,6 +4,7 @@
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -63,6 +64,8 @@ pub(super) fn start(name: &str, config: &UserConfig) -> Result<StreamEnd, NetEnd
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        // Ctrl-C is for xenner, which ends passt when the guest has shut down.
+        .process_group(0)
         .spawn()
         .map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => NetEndError::NoPasst(error),
@@ -93,7 +96,8 @@ fn arguments(config: &UserConfig) -> Vec<String> {
     let mut args: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| args.extend(words.iter().map(|&word| word.to_owned()));
     // The socket is its standard input.
-    add(&["--foreground", "--one-off", "--fd", "0"]);
+    // passt then serves one guest and ends with it.
+    add(&["--foreground", "--fd", "0"]);
     match (config.ipv4, config.ipv6) {
         (true, false) => add(&["--ipv4-only"]),
         (false, true) => add(&["--ipv6-only"]),
