@@ -30,6 +30,8 @@ pub type Frame = (Offload, Vec<u8>);
 #[derive(Debug)]
 struct EndState {
     to_guest: VecDeque<Frame>,
+    /// Given again and again, as long as pages are there.
+    flood: Option<Frame>,
     from_guest: Vec<Frame>,
     /// Frames and bytes from the guest, also where they are not kept.
     count: (u64, u64),
@@ -56,6 +58,7 @@ impl MockEnd {
     pub fn new(can: Offloads) -> Self {
         let state = EndState {
             to_guest: VecDeque::new(),
+            flood: None,
             from_guest: Vec::new(),
             count: (0, 0),
             keep: true,
@@ -84,6 +87,12 @@ impl MockEnd {
     /// Sends the guest a frame.
     pub fn give(&self, offload: Offload, frame: &[u8]) {
         self.lock().to_guest.push_back((offload, frame.to_vec()));
+        self.ring();
+    }
+
+    /// Sends the guest the same frame without end, or ends that.
+    pub fn flood(&self, frame: Option<Frame>) {
+        self.lock().flood = frame;
         self.ring();
     }
 
@@ -194,6 +203,10 @@ impl NetEnd for MockEnd {
 
     fn receive(&mut self, buf: &mut [u8]) -> Option<(usize, Offload)> {
         let mut state = self.lock();
+        if let Some((offload, frame)) = &state.flood {
+            buf[..frame.len()].copy_from_slice(frame);
+            return Some((frame.len(), *offload));
+        }
         let Some((offload, frame)) = state.to_guest.pop_front() else {
             // Nobody else clears it, and whoever rings next puts a frame first.
             let _silent = rustix::io::read(&self.bell, &mut [0; 8]);

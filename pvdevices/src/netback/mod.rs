@@ -325,9 +325,10 @@ impl Device for NetBack {
     }
 
     fn disconnect(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            stop.ring();
-        }
+        let Some(stop) = self.stop.take() else {
+            return;
+        };
+        stop.ring();
         let rest = std::mem::take(&mut self.ends);
         for thread in self.threads.drain(..) {
             match thread.join() {

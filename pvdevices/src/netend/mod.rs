@@ -9,6 +9,8 @@ pub mod config;
 mod dgram;
 mod error;
 mod helper;
+#[cfg(test)]
+mod host_tests;
 mod passt;
 mod stream;
 mod tap;

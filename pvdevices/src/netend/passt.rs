@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use log::{debug, info};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt;
 
 use super::config::{ForwardProtocol, UserConfig};
 use super::{NetEndError, StreamEnd};
@@ -20,6 +21,8 @@ use super::{NetEndError, StreamEnd};
 const START: Duration = Duration::from_secs(3);
 /// Silence after which it is taken to run: one that fails says why and ends.
 const SETTLED: Duration = Duration::from_millis(25);
+/// Bytes that may be under way on the socket, each way.
+const SEND_BUFFER: usize = 4 << 20;
 /// The most bytes of what it says that are kept.
 const KEPT: usize = 4096;
 
@@ -59,6 +62,9 @@ impl Process {
 pub(super) fn start(name: &str, config: &UserConfig) -> Result<StreamEnd, NetEndError> {
     let (ours, theirs) =
         UnixStream::pair().map_err(NetEndError::host("make a socket for passt"))?;
+    for socket in [&ours, &theirs] {
+        widen(socket);
+    }
     let mut child = Command::new("passt")
         .args(arguments(config))
         .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -89,6 +95,17 @@ pub(super) fn start(name: &str, config: &UserConfig) -> Result<StreamEnd, NetEnd
     let end = StreamEnd::connected(name, ours.into())
         .map_err(NetEndError::host("set up the socket to passt"))?;
     Ok(end.with_process(process))
+}
+
+/// Asks for a large send buffer: passt drops what does not fit, and TCP then waits for a timeout.
+fn widen(socket: &UnixStream) {
+    let forced = sockopt::set_socket_send_buffer_size_force(socket, SEND_BUFFER);
+    // Without rights the host's limit holds (net.core.wmem_max), which is no fault.
+    if forced.is_err()
+        && let Err(errno) = sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER)
+    {
+        debug!(target: "xenner::net", "the socket to passt keeps its buffer: {errno}");
+    }
 }
 
 /// passt's command line (passt(1)).
