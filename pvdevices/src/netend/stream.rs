@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use rustix::io::Errno;
-use rustix::net::{self, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::net::{self, AddressFamily, SendFlags, SocketFlags, SocketType, sockopt};
 use xenner_console::FdSource;
 
 use super::addr::Resolved;
@@ -160,9 +160,13 @@ impl StreamEnd {
     }
 
     fn connection(&mut self, socket: OwnedFd) {
-        // Fails on unix sockets, which have no delay.
-        if let Err(errno) = sockopt::set_tcp_nodelay(&socket, true) {
-            log::trace!(target: "xenner::net", "{}: {errno}", self.name);
+        if is_its_own_peer(&socket) {
+            return self.retry();
+        }
+        if sockopt::socket_domain(&socket) != Ok(AddressFamily::UNIX)
+            && let Err(errno) = sockopt::set_tcp_nodelay(&socket, true)
+        {
+            log::debug!(target: "xenner::net", "{}: small frames may wait: {errno}", self.name);
         }
         info!(target: "xenner::net", "{}: connected", self.name);
         self.state = State::Connected(socket);
@@ -289,6 +293,15 @@ fn listen(address: &Resolved) -> Result<OwnedFd, NetEndError> {
     address.bind(&socket).map_err(&error)?;
     net::listen(&socket, BACKLOG).map_err(&error)?;
     Ok(socket)
+}
+
+/// A client that calls a local port where nobody listens may get that very port for itself, and then
+/// TCP connects it to itself (RFC 9293, simultaneous open).
+fn is_its_own_peer(socket: &OwnedFd) -> bool {
+    match (net::getsockname(socket), net::getpeername(socket)) {
+        (Ok(own), Ok(Some(peer))) => own == peer && own.address_family() != AddressFamily::UNIX,
+        _ => false,
+    }
 }
 
 /// Connects now, waiting for it.

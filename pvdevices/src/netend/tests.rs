@@ -167,13 +167,8 @@ fn a_server_takes_one_peer_after_the_other() {
 
 #[test]
 fn a_client_connects_again() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
-    let address = || Address::Inet {
-        host: "127.0.0.1".to_owned(),
-        port,
-    };
+    let dir = tempfile::tempdir().unwrap();
+    let address = || Address::Unix(dir.path().join("net"));
     let every = Some(Duration::from_millis(5));
     let mut client = opened(stream(address(), false, every));
     assert!(!client.is_up());
@@ -189,6 +184,31 @@ fn a_client_connects_again() {
         while client.is_up() {
             turn(&mut *client);
             client.receive(&mut vec![0; MAX_FRAME]);
+        }
+    }
+}
+
+#[test]
+fn frames_over_tcp() {
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let address = || Address::Inet {
+        host: "127.0.0.1".to_owned(),
+        port,
+    };
+    let mut server = opened(stream(address(), true, None));
+    for reconnect in [None, Some(Duration::from_millis(5))] {
+        let mut client = opened(stream(address(), false, reconnect));
+        while !client.is_up() {
+            turn(&mut *client);
+        }
+        pass(&mut *client, &mut *server, 60);
+        pass(&mut *server, &mut *client, MAX_FRAME);
+        drop(client);
+        while server.is_up() {
+            assert!(server.receive(&mut vec![0; MAX_FRAME]).is_none());
         }
     }
 }
