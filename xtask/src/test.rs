@@ -14,6 +14,7 @@ use crate::builds;
 use crate::debian;
 use crate::error::{Error, Result};
 use crate::observe::flavour;
+use crate::packages;
 use crate::process;
 use crate::rig::{Image, Machine};
 use crate::ui;
@@ -157,6 +158,10 @@ pub fn test(ws: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     // The guest tests come later, built as they are shipped.
     let mut units = ws.cargo();
     units.args(workspace).env("XENNER_TEST_GUESTS", "no");
+    tally.check("Tools that unit tests use", || {
+        units.env("PATH", with_image_tools(ws)?);
+        Ok(())
+    });
     tally.tests("Unit and integration tests", &mut units);
     tally.check("Building and fetching what guests need", || {
         builds::xenner(ws)?;
@@ -172,6 +177,20 @@ pub fn test(ws: &Workspace, args: &TestArgs) -> Result<ExitCode> {
         in_rig(ws, &mut tally);
     }
     Ok(tally.close())
+}
+
+/// `PATH` with QEMU's image tools, which the tests of disk images compare with.
+fn with_image_tools(ws: &Workspace) -> Result<OsString> {
+    let dir = ws.assets().join("image-tools");
+    std::fs::create_dir_all(&dir).map_err(Error::file("make", &dir))?;
+    packages::qemu_img(ws)?.write_script(&dir.join("qemu-img"))?;
+    packages::qemu_io(ws)?.write_script(&dir.join("qemu-io"))?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = std::iter::once(dir).chain(std::env::split_paths(&path));
+    std::env::join_paths(all).map_err(|_| Error::Answer {
+        program: "PATH",
+        what: "a directory's name has a colon".to_owned(),
+    })
 }
 
 fn static_checks(ws: &Workspace, tally: &mut Tally) {

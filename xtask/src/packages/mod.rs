@@ -14,7 +14,7 @@ use crate::ui;
 use crate::workspace::{Workspace, make_dir, write_whole};
 
 pub use qemu::Qemu;
-pub use tools::{Tool, ethtool, iperf3, qemu_img};
+pub use tools::{Tool, ethtool, iperf3, qemu_img, qemu_io};
 
 /// The suite that programs for the guest come from.
 const TOOLS_SUITE: &str = "bookworm";

@@ -23,6 +23,11 @@ pub fn qemu_img(ws: &Workspace) -> Result<Tool> {
     tool(ws, "qemu-img", "qemu-utils")
 }
 
+/// qemu-io, the other user of images in tests.
+pub fn qemu_io(ws: &Workspace) -> Result<Tool> {
+    tool(ws, "qemu-io", "qemu-utils")
+}
+
 /// iperf3, the other end of network tests.
 pub fn iperf3(ws: &Workspace) -> Result<Tool> {
     tool(ws, "iperf3", "iperf3")
