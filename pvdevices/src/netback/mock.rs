@@ -21,7 +21,7 @@ use crate::netend::{GsoKind, NetEnd, Offload, Offloads, Sent, Wait};
 use crate::xenbus::{Bus, DeviceThread, spawn};
 
 /// Pages of the made-up domain: rings of several queues, their buffers, and packets.
-const PAGES: usize = 4096;
+const PAGES: usize = 1024;
 
 /// A frame with what is left to do.
 pub type Frame = (Offload, Vec<u8>);

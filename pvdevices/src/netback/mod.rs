@@ -28,7 +28,7 @@ use crate::domain::Channel;
 use crate::netend::{NetEnd, Offloads};
 use crate::xenbus::{Device, DeviceError, Frontend, Keys};
 pub use mac::MacAddr;
-use multicast::MulticastFilter;
+use multicast::{FilterSwitch, MulticastFilter};
 use queue::{Abilities, Queue, Stop};
 use rx::RxRing;
 use stats::Counters;
@@ -244,13 +244,15 @@ impl NetBack {
         &mut self,
         frontend: &Frontend,
         rings: Vec<(TxRing, RxRing)>,
-        can: Abilities,
+        (can, switch): (Abilities, FilterSwitch),
     ) -> Result<(), DeviceError> {
         let stop = Arc::new(Stop::new().map_err(std::io::Error::from)?);
         self.stop = Some(stop.clone());
         let ends = self.ends.drain(..rings.len()).collect::<Vec<_>>();
+        // The first queue's thread looks after the filter for all.
+        let mut switch = Some(switch);
         for (index, (end, rings)) in ends.into_iter().zip(rings).enumerate() {
-            let with = (can, self.multicast.clone());
+            let with = (can, self.multicast.clone(), switch.take());
             let queue = Queue::new(self.shared.clone(), stop.clone(), end, rings, with);
             let closer = frontend.closer();
             let thread = std::thread::Builder::new()
@@ -288,6 +290,7 @@ impl Device for NetBack {
             key("feature-ipv6-csum-offload", 1),
             key("feature-split-event-channels", 1),
             key("feature-multicast-control", 1),
+            key("feature-dynamic-multicast-control", 1),
         ];
         if self.max_queues > 1 {
             keys.push(key("multi-queue-max-queues", self.max_queues));
@@ -303,9 +306,8 @@ impl Device for NetBack {
         let queues = frontend.optional_number("multi-queue-num-queues", 1..=available)?;
         let queues = queues.unwrap_or(1);
         let can = Self::abilities(frontend)?;
-        let filter = frontend.feature("request-multicast-control")?;
         self.multicast = Arc::default();
-        self.multicast.set_on(filter);
+        let switch = FilterSwitch::new(frontend, self.multicast.clone())?;
         let rings = if queues == 1 {
             vec![self.rings(frontend)?]
         } else {
@@ -317,7 +319,7 @@ impl Device for NetBack {
             target: "xenner::net",
             "{}: connected with {queues} queues, offloads {:?}", self.shared.name, can.offloads
         );
-        if let Err(error) = self.start(frontend, rings, can) {
+        if let Err(error) = self.start(frontend, rings, (can, switch)) {
             self.disconnect();
             return Err(error);
         }

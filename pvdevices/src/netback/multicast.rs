@@ -2,8 +2,15 @@
 //! `xen/include/public/io/netif.h`).
 
 use std::collections::HashSet;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::domain::Watch;
+use crate::xenbus::{DeviceError, Frontend};
+
+/// The frontend's node that turns the filter on.
+const REQUEST: &str = "request-multicast-control";
 
 /// Addresses of a list at most, as Linux's netback has it.
 const MAX_ADDRESSES: usize = 64;
@@ -16,11 +23,6 @@ pub(super) struct MulticastFilter {
 }
 
 impl MulticastFilter {
-    /// Whether the frontend asked for the filter; without it every frame passes.
-    pub(super) fn set_on(&self, on: bool) {
-        self.on.store(on, Ordering::Relaxed);
-    }
-
     /// Adds an address or takes it off; false if the list is full.
     pub(super) fn change(&self, add: bool, address: [u8; 6]) -> bool {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -49,5 +51,52 @@ impl MulticastFilter {
             wanted.contains(destination)
         };
         !group || *destination == [0xff; 6] || wanted()
+    }
+}
+
+/// Follows a frontend that turns its filter on and off while connected
+/// (`feature-dynamic-multicast-control`).
+#[derive(Debug)]
+pub(super) struct FilterSwitch {
+    frontend: Frontend,
+    watch: Box<dyn Watch>,
+    filter: Arc<MulticastFilter>,
+}
+
+impl FilterSwitch {
+    /// A switch that stands as the frontend has it now.
+    ///
+    /// # Errors
+    /// The node is neither 0 nor 1, or the store refuses.
+    pub(super) fn new(
+        frontend: &Frontend,
+        filter: Arc<MulticastFilter>,
+    ) -> Result<Self, DeviceError> {
+        let watch = frontend.watch(REQUEST)?;
+        let mut switch = Self {
+            frontend: frontend.clone(),
+            watch,
+            filter,
+        };
+        switch.look()?;
+        Ok(switch)
+    }
+
+    /// Looks at the node; for when the descriptor is readable.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(super) fn look(&mut self) -> Result<(), DeviceError> {
+        while self.watch.next().is_some() {}
+        // Without the node every frame passes.
+        let on = self.frontend.feature(REQUEST)?;
+        self.filter.on.store(on, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl AsFd for FilterSwitch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
     }
 }

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::Shared;
 use super::frame::{Claims, adapt, describe};
-use super::multicast::MulticastFilter;
+use super::multicast::{FilterSwitch, MulticastFilter};
 use super::rx::RxRing;
 use super::tx::{Taken, TxRing};
 use crate::domain::PAGE_SIZE;
@@ -69,11 +69,12 @@ pub(super) struct Abilities {
 }
 
 /// A queue.
-#[derive(Debug)]
 pub(super) struct Queue {
     shared: Arc<Shared>,
     stop: Arc<Stop>,
     end: Box<dyn NetEnd>,
+    /// The multicast filter's, in one of a device's queues.
+    switch: Option<FilterSwitch>,
     sender: Sender,
     receiver: Receiver,
     /// The packet or frame that is under way.
@@ -111,7 +112,7 @@ impl Queue {
         stop: Arc<Stop>,
         end: Box<dyn NetEnd>,
         (tx, rx): (TxRing, RxRing),
-        (can, multicast): (Abilities, Arc<MulticastFilter>),
+        (can, multicast, switch): (Abilities, Arc<MulticastFilter>, Option<FilterSwitch>),
     ) -> Self {
         let sender = Sender {
             shared: shared.clone(),
@@ -131,6 +132,7 @@ impl Queue {
             shared,
             stop,
             end,
+            switch,
             sender,
             receiver,
             packet: Vec::with_capacity(MAX_FRAME),
@@ -186,6 +188,10 @@ impl Queue {
         if split {
             fds.push(PollFd::from_borrowed_fd(channels[1].as_fd(), PollFlags::IN));
         }
+        let switch_at = fds.len();
+        if let Some(switch) = &self.switch {
+            fds.push(PollFd::from_borrowed_fd(switch.as_fd(), PollFlags::IN));
+        }
         let at = fds.len();
         // Without a wish it would still tell of a peer that is gone, again and again.
         if let Some(fd) = wait.fd.filter(|_| !flags.is_empty()) {
@@ -199,7 +205,7 @@ impl Queue {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(std::io::Error::from(errno).into()),
         }
-        for (fd, channel) in fds[1..at].iter().zip(channels) {
+        for (fd, channel) in fds[1..switch_at].iter().zip(channels) {
             if !fd.revents().is_empty() {
                 channel.clear();
             }
@@ -207,6 +213,10 @@ impl Queue {
         let ready = fds
             .get(at)
             .is_some_and(|fd| fd.revents().intersects(!PollFlags::IN));
+        let switched = fds[switch_at..at].iter().any(|fd| !fd.revents().is_empty());
+        if let Some(switch) = self.switch.as_mut().filter(|_| switched) {
+            switch.look()?;
+        }
         if ready || due.is_some_and(|due| due <= Instant::now()) {
             self.end.advance();
         }

@@ -17,10 +17,12 @@ use rustix::net::sockopt;
 use super::config::{ForwardProtocol, UserConfig};
 use super::{NetEndError, StreamEnd};
 
-/// How long passt may take until it says something.
-const START: Duration = Duration::from_secs(3);
-/// Silence after which it is taken to run: one that fails says why and ends.
-const SETTLED: Duration = Duration::from_millis(25);
+/// Silence after which passt is taken to run although it has not said so.
+const START: Duration = Duration::from_secs(2);
+/// Begins what passt says of its set-up, when that is done; one that fails says why and ends.
+const SET_UP: &str = "MAC:";
+/// How long it may take from closing its socket to its end.
+const END: Duration = Duration::from_millis(25);
 /// Bytes that may be under way on the socket, each way.
 const SEND_BUFFER: usize = 4 << 20;
 /// The most bytes of what it says that are kept.
@@ -45,7 +47,7 @@ impl Process {
     /// What to say of a passt that has closed its socket.
     pub(super) fn epitaph(mut self) -> String {
         // It closes its socket when it ends; a moment later it has.
-        thread::sleep(SETTLED);
+        thread::sleep(END);
         let status = match self.child.try_wait() {
             Ok(Some(status)) => status.to_string(),
             _ => "its socket closed".to_owned(),
@@ -143,9 +145,10 @@ fn arguments(config: &UserConfig) -> Vec<String> {
 
 /// Waits until passt runs or has failed.
 fn settle(process: &mut Process, stderr: &mut ChildStderr) -> Result<(), NetEndError> {
-    let mut patience = START;
     let mut said = String::new();
-    while readable(stderr, patience).map_err(NetEndError::host("wait for passt"))? {
+    while !said.contains(SET_UP)
+        && readable(stderr, START).map_err(NetEndError::host("wait for passt"))?
+    {
         let mut buf = [0; 1024];
         match stderr
             .read(&mut buf)
@@ -161,7 +164,6 @@ fn settle(process: &mut Process, stderr: &mut ChildStderr) -> Result<(), NetEndE
             }
             count => keep(&mut said, &buf[..count]),
         }
-        patience = SETTLED;
     }
     debug!(target: "xenner::net", "passt says: {}", said.trim());
     Ok(())

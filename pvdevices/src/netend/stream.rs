@@ -4,6 +4,7 @@
 //! Several frames go through one system call where they come together: what arrives is read in
 //! large pieces, what is sent is gathered until [`NetEnd::flush`].
 
+use std::fmt::{self, Debug};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -56,7 +57,6 @@ enum Peer {
 }
 
 /// A host end on a stream socket.
-#[derive(Debug)]
 pub struct StreamEnd {
     name: String,
     state: State,
@@ -69,6 +69,16 @@ pub struct StreamEnd {
     sent: usize,
     /// passt, if it is at the other side.
     process: Option<Process>,
+}
+
+impl Debug for StreamEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamEnd")
+            .field("name", &self.name)
+            .field("state", &self.state)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
 }
 
 impl StreamEnd {

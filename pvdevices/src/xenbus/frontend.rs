@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::error::{DeviceError, shown};
 use super::thread::Closer;
-use crate::domain::{Access, Channel, Domain, Grant, Store};
+use crate::domain::{Access, Channel, Domain, Grant, Store, Watch};
 use crate::ring::{BackRing, MAX_RING_PAGES};
 
 /// The frontend of a device, or one queue of it.
@@ -63,6 +63,14 @@ impl Frontend {
     pub fn read(&self, key: &str) -> Result<Option<String>, DeviceError> {
         let value = self.store.read(&self.path_of(key))?;
         Ok(value.filter(|value| !value.is_empty()))
+    }
+
+    /// Watches a node, for a device whose frontend may change it while connected.
+    ///
+    /// # Errors
+    /// [`DeviceError::Store`].
+    pub fn watch(&self, key: &str) -> Result<Box<dyn Watch>, DeviceError> {
+        Ok(self.store.watch(&[&self.path_of(key)])?)
     }
 
     /// A decimal number in the given range that must be there.

@@ -215,6 +215,29 @@ fn without_a_cable_frames_are_dropped() {
 }
 
 #[test]
+fn the_filter_is_turned_on_and_off_while_connected() {
+    let (mut netfront, end) = full();
+    netfront.queues[0].offer(200);
+    let mut group = plain(60);
+    group[0] |= 1;
+    for (value, passes) in [("1", false), ("0", true), ("1", false)] {
+        netfront.frontend.write("request-multicast-control", value);
+        // Until the backend has looked at the node.
+        loop {
+            end.give(Offload::default(), &group);
+            end.give(Offload::default(), &plain(61));
+            let first = netfront.queues[0].receive().unwrap().frame;
+            if first == group {
+                assert_eq!(netfront.queues[0].receive().unwrap().frame, plain(61));
+            }
+            if (first == group) == passes {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
 fn multicast_frames_pass_a_filter_that_is_asked_for() {
     let end = MockEnd::new(Offloads::all());
     let setup = Setup::default().with("request-multicast-control", "1");

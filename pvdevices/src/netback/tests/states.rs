@@ -17,6 +17,7 @@ fn the_offer() {
         "feature-ipv6-csum-offload",
         "feature-split-event-channels",
         "feature-multicast-control",
+        "feature-dynamic-multicast-control",
     ] {
         assert_eq!(backend(key), "1", "{key}");
     }
