@@ -70,7 +70,6 @@ impl HostFile {
         let size = read_size(fd.as_fd()).map_err(query(&path, "size"))?;
         let mut file = Self::new(fd, path, access.cache, limits, size);
         (file.device, file.writable) = (device, access.write);
-        file.check_direct_size()?;
         Ok(file)
     }
 
@@ -91,8 +90,9 @@ impl HostFile {
         }
     }
 
-    /// A last partial block cannot be written past the page cache without making the file longer.
-    fn check_direct_size(&self) -> Result<(), ImageError> {
+    /// A last partial block cannot be written past the page cache without making the file longer,
+    /// which only a format may do.
+    pub(super) fn check_direct_size(&self) -> Result<(), ImageError> {
         let align = self.limits.offset_align;
         let odd = !self.size().is_multiple_of(u64::from(align));
         if self.writable && !self.device && odd {

@@ -427,6 +427,18 @@ fn a_file_that_direct_cannot_end_in_is_refused() {
             ImageError::DirectSize { .. } | ImageError::NoDirect { .. }
         ))
     ));
+    // Who was refused holds nothing.
+    let mut nodes = BlockNodes::new();
+    if nodes.add(&node, &mut FdSets::default()).is_ok() {
+        let name = nodes.query().pop().unwrap().name;
+        let device = Attachment::new("vbd");
+        assert!(
+            nodes
+                .attach(&name, &device, &mut FdSets::default())
+                .is_err()
+        );
+        open(&raw(&path)).unwrap();
+    }
     node.read_only = true;
     below(&mut node).read_only = true;
     match open(&node) {

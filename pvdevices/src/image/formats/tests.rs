@@ -107,24 +107,42 @@ fn images_of_every_layout_are_written_as_qemu_reads_them() {
         "-o data_file=data,data_file_raw=off",
         "-o data_file=data,data_file_raw=on",
     ] {
-        let dir = directory();
-        let path = create(options, &dir);
-        let image = open(&qcow2(&path)).unwrap();
-        let mut model = vec![0; SIZE];
-        assert!(read(&*image, 0, SIZE) == model, "{options}");
-        for (at, len) in [
-            (0, 512),
-            (70_144, 300_032),
-            (SIZE - 1024, 1024),
-            (1 << 20, 1 << 20),
-        ] {
-            model[at..at + len].copy_from_slice(&pattern(len, at as u8));
-            write(&*image, at as u64, &model[at..at + len]).unwrap();
+        for direct in [false, true] {
+            written_as_qemu_reads(options, direct);
         }
-        image.write_zeroes(80_896, 200_192, false).unwrap();
-        model[80_896..281_088].fill(0);
-        check(image, &path, &model, &dir);
     }
+}
+
+fn written_as_qemu_reads(options: &str, direct: bool) {
+    let dir = directory();
+    let path = create(options, &dir);
+    let mut node = qcow2(&path);
+    node.cache.direct = direct;
+    if let Driver::Qcow2 {
+        file: NodeRef::Inline(file),
+        ..
+    } = &mut node.driver
+    {
+        file.cache.direct = direct;
+    }
+    let image = match open(&node) {
+        Err(NodeError::Image(ImageError::NoDirect { .. })) => return,
+        image => image.unwrap(),
+    };
+    let mut model = vec![0; SIZE];
+    assert!(read(&*image, 0, SIZE) == model, "{options}");
+    for (at, len) in [
+        (0, 512),
+        (70_144, 300_032),
+        (SIZE - 1024, 1024),
+        (1 << 20, 1 << 20),
+    ] {
+        model[at..at + len].copy_from_slice(&pattern(len, at as u8));
+        write(&*image, at as u64, &model[at..at + len]).unwrap();
+    }
+    image.write_zeroes(80_896, 200_192, false).unwrap();
+    model[80_896..281_088].fill(0);
+    check(image, &path, &model, &dir);
 }
 
 #[test]

@@ -367,7 +367,13 @@ impl BlockNodes {
         if let Body::Raw { guessed, .. } = &node.body {
             policy.guessed_raw = *guessed;
         }
-        let image = self.image_for(name, &device, fds)?;
+        let image = match self.image_for(name, &device, fds) {
+            Ok(image) => image,
+            Err(error) => {
+                self.close_idle(name);
+                return Err(error);
+            }
+        };
         self.find_mut(name)?.users.push(User {
             name: device.user.clone(),
             writes,
@@ -398,6 +404,7 @@ impl BlockNodes {
             claim = claim.sharing();
         }
         let opened = self.claim(&file, claim, !device.read_only, fds)?;
+        opened.check_direct_size()?;
         let raw: Arc<dyn Image> = Arc::new(RawImage::new(opened, offset, size, discards)?);
         if let Body::Raw { image, .. } = &mut self.find_mut(name)?.body {
             *image = Some(Arc::clone(&raw));
@@ -450,21 +457,28 @@ impl BlockNodes {
         for node in &mut self.nodes {
             let before = node.users.len();
             node.release(device);
-            if node.users.len() < before && node.users.is_empty() {
-                idle.extend(node.children.first().cloned());
+            if node.users.len() < before {
+                idle.push(node.name.clone());
             }
         }
-        // Raw bytes that nobody reads any more leave their file, too; a format keeps it.
-        for name in idle {
-            let kept = |node: &Node| {
-                matches!(node.body, Body::Format(_)) && node.children.first() == Some(&name)
-            };
-            if !self.nodes.iter().any(kept)
-                && let Ok(file) = self.find_mut(&name)
-                && let Body::File { used, .. } = &mut file.body
-            {
-                *used = None;
-            }
+        idle.iter().for_each(|name| self.close_idle(name));
+    }
+
+    /// Raw bytes that no device has leave their file, which unlocks it; a format keeps it.
+    fn close_idle(&mut self, name: &str) {
+        let Some(node) = self.find(name).filter(|node| node.users.is_empty()) else {
+            return;
+        };
+        let file = match &node.body {
+            Body::Raw { .. } => node.children.first().cloned(),
+            Body::File { .. } => Some(node.name.clone()),
+            Body::Format(_) | Body::Null(_) => None,
+        };
+        if let Some(file) = file
+            && let Ok(node) = self.find_mut(&file)
+            && let Body::File { used, .. } = &mut node.body
+        {
+            *used = None;
         }
     }
 
