@@ -265,6 +265,20 @@ pub(super) fn is_nic(driver: &str) -> bool {
     DEVICES.contains(&(driver, Fate::Nic))
 }
 
+/// Whether a driver is one that the guest can do without.
+pub(super) fn may_be_unseen(driver: &str) -> Result<(), CliError> {
+    let what = match fate(driver)? {
+        Fate::LeftOut => return Ok(()),
+        Fate::Refused(what) => what,
+        _ => "Plugging such a device in at run time is",
+    };
+    Err(CliError::UnsupportedValue {
+        option: "device",
+        value: driver.to_owned(),
+        what,
+    })
+}
+
 fn fate(driver: &str) -> Result<Fate, CliError> {
     if let Some((_, fate)) = DEVICES.iter().find(|(known, _)| *known == driver) {
         return Ok(*fate);

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 
 use clap::{ArgMatches, Args};
+use xenner_pvdevices::image::config::NodeConfig;
 
 use super::blockdev::{self, wrong};
 use super::drive::{self, Drive, Interface};
@@ -162,10 +163,31 @@ fn in_order<'a>(
     all
 }
 
+/// The value of `-blockdev`.
+pub(super) fn node(value: &str) -> Result<NodeConfig, CliError> {
+    let keys = KeyVals::parse_or_json(value, Some("driver"));
+    keys.and_then(blockdev::named)
+        .map_err(CliError::in_value("blockdev"))
+}
+
+/// A disk that comes to those of `config`; `None` if the device is none.
+pub(super) fn hot_disk(value: &str, config: &VmConfig) -> Result<Option<DiskConfig>, CliError> {
+    let Some(new) = device_disk(value, config, &mut [])? else {
+        return Ok(None);
+    };
+    let held = |disk: &DiskConfig| Placed {
+        option: "device",
+        disk: disk.clone(),
+        place: Place::At(disk.vdev),
+    };
+    let mut all: Vec<Placed> = config.disks.iter().map(held).collect();
+    all.push(new);
+    place(&mut all)?;
+    Ok(all.pop().map(|placed| placed.disk))
+}
+
 fn blockdev_node(value: &OsString) -> Result<BlockNodeConfig, CliError> {
-    let keys = KeyVals::parse_or_json(text("blockdev", value)?, Some("driver"))
-        .map_err(CliError::in_value("blockdev"))?;
-    let node = blockdev::named(keys).map_err(CliError::in_value("blockdev"))?;
+    let node = node(text("blockdev", value)?)?;
     let name = node.name.clone().unwrap_or_default();
     let origin = format!("-blockdev {name}");
     Ok(BlockNodeConfig { origin, node })

@@ -23,6 +23,7 @@ mod drive;
 mod error;
 mod foreign;
 mod help;
+pub mod hotplug;
 mod keyval;
 mod machine;
 mod monitor;

@@ -578,8 +578,8 @@ pub trait Control {
     }
 
     /// Puts a medium into an open drive.
-    fn insert_medium(&mut self, id: &str, node: &str) -> Answer {
-        let _ = node;
+    fn insert_medium(&mut self, id: &str, node: &str, fds: &mut dyn FdSource) -> Answer {
+        let _ = (node, fds);
         Err(QmpError::no_device(id))
     }
 

@@ -216,7 +216,7 @@ fn ring_counters(stats: &Stats) -> Properties {
     ];
     let each = |(name, op): (&str, OpStats)| {
         [
-            (format!("{name}s"), op.operations.into()),
+            (format!("{name}-operations"), op.operations.into()),
             (format!("{name}-bytes"), op.bytes.into()),
         ]
     };

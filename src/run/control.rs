@@ -3,16 +3,19 @@
 use std::sync::PoisonError;
 
 use log::warn;
+use xenner_console::FdSource;
 use xenner_emu_abi::layout::{DOMID, PAGE_SIZE};
+use xenner_pvdevices::netback::Direction;
 
 use super::life::{Halt, Host};
+use super::nics::Nic;
 use super::{lock, report};
 use crate::config::{PanicAction, RebootAction, ShutdownAction, Uuid};
 use crate::domain::Domain;
 use crate::qmp::control::{
-    Actions, Answer, BlockInfo, BlockNode, BlockStats, ChardevInfo, Control, DeviceInfo,
-    DomainStats, Identity, PanicSetting, RebootSetting, RunState, ShutdownSetting, StoreNode, Vcpu,
-    VcpuStats,
+    Actions, Answer, BlockInfo, BlockNode, BlockStats, BlockTarget, ChardevInfo, Control,
+    DeviceInfo, DomainStats, Identity, NamedFds, PanicSetting, Properties, RebootSetting,
+    RingStats, RunState, ShutdownSetting, StoreNode, Vcpu, VcpuStats,
 };
 use crate::qmp::events::{BalloonChange, LifeChange, ShutdownCause};
 use crate::qmp::{Event, QmpError};
@@ -255,6 +258,84 @@ impl Control for Host {
         self.disks.block_nodes()
     }
 
+    fn blockdev_add(&mut self, properties: Properties, fds: &mut dyn FdSource) -> Answer {
+        self.add_block_node(properties, fds)
+    }
+
+    fn blockdev_del(&mut self, node: &str) -> Answer {
+        self.delete_block_node(node)
+    }
+
+    fn block_resize(&mut self, target: &BlockTarget, size: u64) -> Answer {
+        self.resize_disk(target, size)
+    }
+
+    fn open_tray(&mut self, id: &str, _force: bool) -> Answer {
+        // a PV guest cannot lock the tray
+        self.move_tray(id, true)
+    }
+
+    fn close_tray(&mut self, id: &str) -> Answer {
+        self.move_tray(id, false)
+    }
+
+    fn remove_medium(&mut self, id: &str) -> Answer {
+        self.take_medium(id)
+    }
+
+    fn insert_medium(&mut self, id: &str, node: &str, fds: &mut dyn FdSource) -> Answer {
+        self.put_medium(id, node, fds)
+    }
+
+    fn device_add(
+        &mut self,
+        driver: &str,
+        properties: Properties,
+        fds: &mut dyn FdSource,
+    ) -> Answer {
+        self.plug(driver, properties, fds)
+    }
+
+    fn device_del(&mut self, id: &str) -> Answer {
+        self.unplug(id)
+    }
+
+    fn netdev_add(
+        &mut self,
+        kind: &str,
+        properties: Properties,
+        named: &mut dyn NamedFds,
+        fds: &mut dyn FdSource,
+    ) -> Answer {
+        self.add_host_end(kind, properties, named, fds)
+    }
+
+    fn netdev_del(&mut self, id: &str) -> Answer {
+        self.delete_host_end(id)
+    }
+
+    fn set_link(&mut self, name: &str, up: bool) -> Answer {
+        self.put_link(name, up)
+    }
+
+    fn networks(&self) -> Vec<(String, String)> {
+        let nics = self.nics.iter();
+        nics.map(|nic| {
+            let config = &nic.config;
+            let link = if nic.control.link() { "up" } else { "down" };
+            let name = config
+                .id
+                .clone()
+                .unwrap_or_else(|| format!("vif{}", nic.handle));
+            let what = format!(
+                "type=nic,model={},macaddr={},netdev={},link={link}",
+                config.model, config.mac, config.netdev
+            );
+            (name, what)
+        })
+        .collect()
+    }
+
     fn stats(&self) -> Answer<DomainStats> {
         let running = self.running.as_ref().ok_or_else(over)?;
         let exits = running.threads.exits();
@@ -272,7 +353,7 @@ impl Control for Host {
             .collect();
         Ok(DomainStats {
             vcpus,
-            rings: self.disks.rings(),
+            rings: [self.disks.rings(), nic_rings(&self.nics)].concat(),
         })
     }
 
@@ -298,6 +379,30 @@ impl Control for Host {
         nodes.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(nodes)
     }
+}
+
+/// The network devices' part of the statistics, as the guest sees the directions.
+fn nic_rings(nics: &[Nic]) -> Vec<RingStats> {
+    let direction = |name: &'static str, counts: Direction| {
+        [
+            (format!("{name}-packets"), counts.packets.into()),
+            (format!("{name}-bytes"), counts.bytes.into()),
+            (format!("{name}-drops"), counts.drops.into()),
+            (format!("{name}-errors"), counts.errors.into()),
+            (format!("{name}-notifications"), counts.events.into()),
+        ]
+    };
+    let ring = |nic: &Nic| {
+        let stats = nic.control.stats();
+        RingStats {
+            name: format!("vif {}", nic.handle),
+            counters: [direction("tx", stats.tx), direction("rx", stats.rx)]
+                .into_iter()
+                .flatten()
+                .collect(),
+        }
+    };
+    nics.iter().map(ring).collect()
 }
 
 fn over() -> QmpError {

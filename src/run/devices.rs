@@ -36,6 +36,16 @@ struct Slot {
     state: State,
 }
 
+/// Told of a device that is gone: its class and number. Called on the device's thread.
+#[derive(Clone)]
+pub struct GoneHook(pub Arc<dyn Fn(&'static str, u32) + Send + Sync>);
+
+impl std::fmt::Debug for GoneHook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GoneHook")
+    }
+}
+
 /// What devices need to serve a domain.
 #[derive(Debug, Clone)]
 pub struct Host {
@@ -43,6 +53,8 @@ pub struct Host {
     pub domain: Arc<dyn Domain>,
     /// The store.
     pub store: Arc<dyn Store>,
+    /// Who is told of devices that are gone.
+    pub on_gone: GoneHook,
 }
 
 /// The devices.
@@ -95,7 +107,6 @@ impl Devices {
     }
 
     /// The running device in a place, if there is one.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the monitor"))]
     pub fn thread(&self, class: &str, id: u32) -> Option<&DeviceThread> {
         self.slots.iter().find_map(|slot| match &slot.state {
             State::Running(thread) if slot.place.class == class && slot.place.id == id => {
@@ -103,6 +114,23 @@ impl Devices {
             }
             _ => None,
         })
+    }
+
+    /// Unplugs a device. The one told by [`Host::on_gone`] is told when it is gone; false if it is
+    /// gone already, for no domain had it.
+    pub fn unplug(&mut self, class: &str, id: u32) -> bool {
+        if let Some(thread) = self.thread(class, id) {
+            thread.unplug(false);
+            return true;
+        }
+        self.forget(class, id);
+        false
+    }
+
+    /// Lets go of a device that is gone: what it had open is closed on return.
+    pub fn forget(&mut self, class: &str, id: u32) {
+        self.slots
+            .retain(|slot| slot.place.class != class || slot.place.id != id);
     }
 
     /// Forgets what was unplugged.
@@ -117,13 +145,14 @@ impl Devices {
 
 impl Slot {
     fn start(&mut self, host: &Host) -> io::Result<()> {
+        let (class, id, hook) = (self.place.class, self.place.id, host.on_gone.clone());
         let bus = Bus {
             store: host.store.clone(),
             domain: host.domain.clone(),
             class: self.place.class,
             id: self.place.id,
             frontend: self.place.frontend.clone(),
-            on_gone: None,
+            on_gone: Some(Box::new(move || hook.0(class, id))),
         };
         self.state = match std::mem::replace(&mut self.state, State::Gone) {
             State::Idle(device) => State::Running(xenbus::spawn(device, bus)?),

@@ -28,6 +28,13 @@ pub(super) enum Wish {
         /// What failed.
         fault: IoFault,
     },
+    /// A device that was unplugged is gone.
+    Gone {
+        /// `vbd`, `vif`.
+        class: &'static str,
+        /// Its number.
+        id: u32,
+    },
 }
 
 /// Wishes from any thread; a new one wakes the main loop. Clones are the same inbox.

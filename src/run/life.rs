@@ -1,5 +1,6 @@
 //! One domain after the other: build, run, and what comes after its end.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -13,6 +14,7 @@ use xenner_console::ChardevEvent;
 use xenner_emu_abi::layout::DOMID;
 use xenner_pvdevices::blkback::{ErrorAction, IoFault};
 use xenner_pvdevices::consback::ConsoleBackend;
+use xenner_pvdevices::netend::NetEnd;
 
 use super::daemon::Ready;
 use super::devices::Devices;
@@ -107,7 +109,8 @@ pub(super) struct Host {
     pub(super) events: EventManager<Subscriber>,
     pub(super) devices: Devices,
     pub(super) disks: Disks,
-    #[expect(dead_code, reason = "for the monitor")]
+    /// Host ends that no device has yet.
+    pub(super) spare_ends: BTreeMap<String, Vec<Box<dyn NetEnd>>>,
     pub(super) nics: Vec<Nic>,
     /// The monitors; nobody's while they run commands.
     pub(super) server: Option<Server>,
@@ -210,6 +213,7 @@ impl Host {
             devices,
             disks,
             nics,
+            spare_ends: BTreeMap::new(),
             monitor_chardevs: monitors.chardevs(),
             told: monitors.events(),
             server: Some(monitors),
@@ -352,6 +356,7 @@ impl Host {
             }
             Wish::Console(e) => debug!(target: "xenner::console", "{e:?}"),
             Wish::Disk { disk, fault } => self.disk_failed(disk, fault),
+            Wish::Gone { class, id } => self.device_gone(class, *id),
         }
     }
 
@@ -530,6 +535,7 @@ impl Host {
                 match wish {
                     Wish::Signal(_) => self.quit_for(ShutdownCause::HostSignal),
                     Wish::Console(ChardevEvent::Quit) => self.quit_for(ShutdownCause::HostUi),
+                    Wish::Gone { class, id } => self.device_gone(class, id),
                     _ => {}
                 }
             }

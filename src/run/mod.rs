@@ -12,6 +12,7 @@ mod life;
 mod monitors;
 mod nics;
 mod pages;
+mod plug;
 mod report;
 mod setup;
 mod signals;

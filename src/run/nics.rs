@@ -4,7 +4,7 @@
 use thiserror::Error;
 use xenner_console::FdSource;
 use xenner_pvdevices::netback::{NetBack, NetControl, VifConfig};
-use xenner_pvdevices::netend::{self, NetEndError};
+use xenner_pvdevices::netend::{self, NetEnd, NetEndError};
 
 use super::devices::Place;
 use crate::config::{NicConfig, VmConfig};
@@ -35,10 +35,10 @@ pub enum NicError {
 #[derive(Debug)]
 pub struct Nic {
     /// What was asked for.
-    #[expect(dead_code, reason = "for the monitor")]
     pub config: NicConfig,
+    /// Its number.
+    pub handle: u32,
     /// The running backend.
-    #[expect(dead_code, reason = "for the monitor")]
     pub control: NetControl,
 }
 
@@ -82,6 +82,11 @@ fn attach(
         netdev: netdev.id.clone(),
         source,
     })?;
+    Ok(on_ends(nic, handle, ends))
+}
+
+/// One network device on its open host end.
+pub fn on_ends(nic: &NicConfig, handle: u32, ends: Vec<Box<dyn NetEnd>>) -> (Nic, NewDevice) {
     let vif = VifConfig {
         handle,
         mac: nic.mac,
@@ -96,7 +101,8 @@ fn attach(
     };
     let opened = Nic {
         config: nic.clone(),
+        handle,
         control: device.control(),
     };
-    Ok((opened, (place, device)))
+    (opened, (place, device))
 }

@@ -10,7 +10,7 @@ use xenner_emu_abi::layout::{DOMID, PAGE_SIZE};
 use xenner_pvdevices::domain::Notify;
 
 use super::devices;
-use super::ends::{DomainEnd, GuestConsole};
+use super::ends::{DomainEnd, GuestConsole, Wish};
 use super::life::{Host, Subscriber};
 use super::pages::{GuestPage, PortNotify};
 use super::{RunError, host, lock, open_hvlog};
@@ -126,9 +126,13 @@ impl Host {
             grants: Grants::new(domain.memory.clone(), domain.map),
             events: domain.events.clone(),
         };
+        let inbox = self.inbox.clone();
         let host_of_devices = devices::Host {
             domain: Arc::new(backend),
             store: Arc::new(BackendStore(self.store.clone())),
+            on_gone: devices::GoneHook(Arc::new(move |class, id| {
+                inbox.put(Wish::Gone { class, id });
+            })),
         };
         self.devices
             .start(host_of_devices)

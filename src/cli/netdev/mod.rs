@@ -188,7 +188,7 @@ fn wrong(key: &str, value: impl ToString, expected: impl Into<String>) -> Keyval
 }
 
 /// The value of `-netdev`.
-fn netdev(value: &str, config: &mut VmConfig) -> Result<NetdevConfig, CliError> {
+pub(super) fn netdev(value: &str, config: &mut VmConfig) -> Result<NetdevConfig, CliError> {
     let in_value = CliError::in_value("netdev");
     let mut keys = KeyVals::parse_or_json(value, Some("type")).map_err(&in_value)?;
     let kind = keys.need_text("type", "user").map_err(&in_value)?;

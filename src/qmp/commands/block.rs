@@ -29,7 +29,10 @@ pub(super) fn register(table: &mut Table) {
         c.control.remove_medium(&drive.id).map(done)
     });
     table.add("blockdev-insert-medium", |c, medium: Medium| {
-        c.control.insert_medium(&medium.id, &medium.node).map(done)
+        let control = &mut c.control;
+        control
+            .insert_medium(&medium.id, &medium.node, c.fds)
+            .map(done)
     });
     table.add("eject", eject);
 }

@@ -41,6 +41,7 @@ fn a_device_outlives_its_domain() {
         let host = Host {
             domain: MockDomain::new(1, 8),
             store: store.clone(),
+            on_gone: GoneHook(Arc::new(|_, _| {})),
         };
         devices.start(host).unwrap();
         let backend = "/local/domain/0/backend/vlamp/1/7";
