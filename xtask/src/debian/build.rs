@@ -173,7 +173,8 @@ fn tree_archive(ws: &Workspace, variant: Variant, scratch: &Path) -> Result<Path
     for option in LEFT_OUT.iter().chain(&["force-unsafe-io"]) {
         command.arg(format!("--dpkgopt={option}"));
     }
-    command.arg(format!("--customize-hook=tar-in {} /", additions.display()));
+    // Early, because the initrd is made by one of the settings.
+    command.arg(format!("--essential-hook=tar-in {} /", additions.display()));
     command.arg(format!("--customize-hook={SETTLE}"));
     command.arg(SUITE).arg(&tree).arg(apt.sources_file());
     command.env("SOURCE_DATE_EPOCH", DATE);
