@@ -171,7 +171,8 @@ pub fn test(ws: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     tally.check("Access to /dev/kvm", check_kvm);
     for (program, what) in GUEST_TESTS {
         let name = format!("{what} on {}", flavour());
-        tally.tests(&name, &mut guest_tests(ws, program, args.quick));
+        let chosen = if args.quick { quick(program) } else { "" };
+        tally.tests(&name, &mut guest_tests(ws, program, chosen));
     }
     if !args.quick && !args.no_rig {
         in_rig(ws, &mut tally);
@@ -209,7 +210,15 @@ fn static_checks(ws: &Workspace, tally: &mut Tally) {
     });
 }
 
-fn guest_tests(ws: &Workspace, program: &str, quick: bool) -> Command {
+/// What `--quick` runs of a test program.
+fn quick(program: &str) -> &'static str {
+    let found = QUICK.iter().find(|(name, _)| *name == program);
+    found.map_or("", |(_, chosen)| chosen)
+}
+
+/// A command that runs the tests of `program` whose names hold `chosen`; an
+/// empty text stands for all of them.
+pub fn guest_tests(ws: &Workspace, program: &str, chosen: &str) -> Command {
     let mut command = ws.cargo();
     command.args([
         "test",
@@ -224,11 +233,7 @@ fn guest_tests(ws: &Workspace, program: &str, quick: bool) -> Command {
         .env("XENNER_TEST_ALL", "1")
         .env("XENNER_ASSETS", ws.assets())
         .env("XENNER_IMAGES", ws.images());
-    if quick {
-        let chosen = QUICK
-            .iter()
-            .find(|(name, _)| *name == program)
-            .map_or("", |(_, test)| test);
+    if !chosen.is_empty() {
         command.args(["--", chosen]);
     }
     command

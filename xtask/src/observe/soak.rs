@@ -14,9 +14,12 @@ use super::{Place, Vmm, flavour};
 use crate::assets;
 use crate::boot::check_kvm;
 use crate::builds;
+use crate::debian;
 use crate::error::{Error, Result};
 use crate::packages::DEFAULT_KERNEL;
+use crate::process::run;
 use crate::rig::{Image, Machine};
+use crate::test;
 use crate::ui;
 use crate::workspace::Workspace;
 
@@ -39,6 +42,13 @@ pub struct SoakArgs {
     /// Boots of Debian's kernel in the rig
     #[arg(long, default_value_t = 10)]
     rig: u32,
+    /// Guests killed while they write, for each kind of disk: nothing that was
+    /// flushed may be lost
+    #[arg(long, default_value_t = 100)]
+    kill: u32,
+    /// Rounds of a GiB and 100,000 connections between two guests and the host
+    #[arg(long, default_value_t = 1)]
+    traffic: u32,
 }
 
 /// Boot them all; any failure ends the run with an error.
@@ -51,6 +61,20 @@ pub fn soak(ws: &Workspace, args: &SoakArgs) -> Result<ExitCode> {
     if args.guest + args.debian > 0 {
         check_kvm()?;
         boots(&place, args.guest, args.debian)?;
+    }
+    if args.kill > 0 {
+        debian::stage(ws)?;
+        ui::step(&format!(
+            "{} guests killed for each kind of disk",
+            args.kill
+        ));
+        let mut crash = test::guest_tests(ws, "disk", "crash");
+        run(crash.env("XENNER_CRASH_ROUNDS", args.kill.to_string()))?;
+    }
+    for round in 0..args.traffic {
+        debian::stage(ws)?;
+        ui::step(&format!("Traffic, round {} of {}", round + 1, args.traffic));
+        run(test::guest_tests(ws, "network", "").env("XENNER_TEST_LONG", "1"))?;
     }
     if args.rig > 0 {
         in_rig(ws, args.rig)?;
@@ -72,7 +96,8 @@ fn in_rig(ws: &Workspace, count: u32) -> Result<()> {
         limit,
         ..Machine::default()
     };
-    let command = format!("xtask soak-here --guest 0 --debian {count} --rig 0");
+    let command =
+        format!("xtask soak-here --guest 0 --debian {count} --rig 0 --kill 0 --traffic 0");
     let outcome = machine.run(ws, image, &command, &mut ui::note)?;
     if outcome.status == Some(0) {
         return Ok(());
