@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use super::counters::Counters;
+use super::devices::{self, Devices};
 use super::guest::{Guest, Shape};
 use super::report::{Column, Counted, Report, Row, median};
 use super::{Place, QemuWords, Vmm, flavour};
@@ -15,6 +16,7 @@ use crate::boot::check_kvm;
 use crate::builds;
 use crate::error::{Error, Result};
 use crate::packages::{DEFAULT_KERNEL, Qemu};
+use crate::process::capture;
 use crate::rig::{Image, Machine};
 use crate::ui;
 use crate::workspace::{Workspace, make_dir, write_whole};
@@ -50,6 +52,18 @@ pub struct BenchArgs {
     /// Leave the times of the bare machine out
     #[arg(long)]
     no_bare: bool,
+    /// Disks and networks instead, virtio beside Xen's
+    #[arg(long, conflicts_with = "icount")]
+    devices: bool,
+    /// Where the staged files are
+    #[arg(long, hide = true, requires = "xenner")]
+    assets: Option<PathBuf>,
+    /// The program under test
+    #[arg(long, hide = true)]
+    xenner: Option<PathBuf>,
+    /// QEMU, as JSON
+    #[arg(long, hide = true)]
+    qemu: Option<String>,
     /// Benchmarks to run (`guest-bench --list`); all if none is named
     names: Vec<String>,
 }
@@ -59,7 +73,7 @@ impl BenchArgs {
     fn words(&self) -> String {
         let mut words = vec![format!("--kernel {} --boots {}", self.kernel, self.boots)];
         let flags = [("--icount", self.icount), ("--no-qemu", self.no_qemu)];
-        let bare = [("--no-bare", self.no_bare)];
+        let bare = [("--no-bare", self.no_bare), ("--devices", self.devices)];
         words.extend(
             flags
                 .iter()
@@ -74,6 +88,12 @@ impl BenchArgs {
     /// The guest program's arguments.
     fn program_words(&self) -> Vec<String> {
         let mut words: Vec<String> = self.names.clone();
+        if self.devices {
+            words.extend(["--aim", "200", "--reps", "5"].map(str::to_owned));
+        }
+        if self.devices && self.names.is_empty() {
+            words.extend(devices::NAMES.map(str::to_owned));
+        }
         if self.icount {
             words.extend(["--aim", "4", "--reps", "5"].map(str::to_owned));
         }
@@ -121,6 +141,8 @@ pub fn bench(ws: &Workspace, args: &BenchArgs) -> Result<ExitCode> {
     let kind = report.title.split(',').next().unwrap_or("kvm").to_owned();
     let name = if args.icount {
         "icount".to_owned()
+    } else if args.devices {
+        format!("{kind}-devices")
     } else {
         kind
     };
@@ -181,9 +203,25 @@ fn on_host(ws: &Workspace, args: &BenchArgs) -> Result<Report> {
         xenner,
     };
     let qemu = QemuWords::of(&Qemu::ensure(ws)?.command());
-    // Where ring 0 is interpreted, a stock HVM guest does not get anywhere.
-    let accelerator = if flavour() == "kvm_pvm" { "tcg" } else { "kvm" };
-    measure(&place, Vmm::Qemu(qemu, accelerator), args)
+    if args.devices {
+        let mut command = devices::in_namespace()?;
+        command.args(["bench-here", "--assets"]).arg(&place.assets);
+        command.arg("--xenner").arg(&place.xenner);
+        let qemu = serde_json::to_string(&qemu).map_err(bad_report)?;
+        command
+            .args(["--qemu", &qemu])
+            .args(args.words().split(' '));
+        let text = capture("the benchmark", &mut command)?;
+        let report = text.lines().find_map(|line| line.strip_prefix(REPORT_MARK));
+        return serde_json::from_str(report.unwrap_or_default()).map_err(bad_report);
+    }
+    measure(&place, Vmm::Qemu(qemu, accelerator()), args)
+}
+
+/// What QEMU runs with beside xenner: where ring 0 is interpreted, a stock HVM
+/// guest does not get anywhere.
+fn accelerator() -> &'static str {
+    if flavour() == "kvm_pvm" { "tcg" } else { "kvm" }
 }
 
 fn in_rig(ws: &Workspace, args: &BenchArgs) -> Result<Report> {
@@ -219,11 +257,15 @@ fn in_rig(ws: &Workspace, args: &BenchArgs) -> Result<Report> {
 
 /// The hidden command that runs in the rig's machine.
 pub fn bench_here(args: &BenchArgs) -> Result<ExitCode> {
-    let report = measure(
-        &Place::in_rig(),
-        Vmm::Qemu(QemuWords::in_rig(), "kvm"),
-        args,
-    )?;
+    let mut place = Place::in_rig();
+    if let (Some(assets), Some(xenner)) = (&args.assets, &args.xenner) {
+        (place.assets, place.xenner) = (assets.clone(), xenner.clone());
+    }
+    let qemu = match &args.qemu {
+        Some(json) => serde_json::from_str(json).map_err(bad_report)?,
+        None => QemuWords::in_rig(),
+    };
+    let report = measure(&place, Vmm::Qemu(qemu, accelerator()), args)?;
     println!(
         "{REPORT_MARK}{}",
         serde_json::to_string(&report).map_err(bad_report)?
@@ -247,9 +289,10 @@ fn measure(place: &Place, qemu: Vmm, args: &BenchArgs) -> Result<Report> {
     let mut report = Report {
         title,
         unit,
+        cpu: args.devices,
         columns: Vec::new(),
     };
-    if !args.no_bare {
+    if !args.no_bare && !args.devices {
         report.columns.push(bare(place, args)?);
     }
     let mut vmms = vec![Vmm::Xenner(place.xenner.clone())];
@@ -261,7 +304,7 @@ fn measure(place: &Place, qemu: Vmm, args: &BenchArgs) -> Result<Report> {
             name: vmm.name(),
             ..Column::default()
         };
-        if !args.icount {
+        if !args.icount && !args.devices {
             boots(place, &vmm, args, &mut column)?;
         }
         operations(place, &vmm, args, cpus, &mut column)?;
@@ -325,21 +368,34 @@ fn operations(
     column: &mut Column,
 ) -> Result<()> {
     ui::step(&format!("{}: benchmark, {cpus} vCPU", vmm.name()));
-    let (kernel, initrd) = files(place, args);
-    let program = format!("guest-bench {}", args.program_words().join(" "));
+    let (kernel, mut initrd) = files(place, args);
+    let words = args.program_words().join(" ");
+    let devices = args.devices.then(|| Devices::new(place)).transpose()?;
+    let mut program = format!("guest-bench {words}");
+    if let Some(devices) = &devices {
+        initrd = place.asset("initramfs-devices");
+        program = devices.program(vmm, &words);
+    }
     let shape = Shape::linux(kernel, initrd, &program, cpus);
-    let statistics = |command: &mut Command| {
+    let prepare = |command: &mut Command| {
         if let Vmm::Xenner(_) = vmm {
             command.args(["-xenner", "stats=on"]);
         }
+        if let Some(devices) = &devices {
+            devices.give(vmm, command);
+        }
     };
-    let mut guest = Guest::start(vmm, &shape, statistics, LIMIT)?;
-    let mut counters = None;
+    let mut guest = Guest::start(vmm, &shape, prepare, LIMIT)?;
+    if let Some(devices) = &devices {
+        devices.connect()?;
+    }
+    let (mut counters, mut cpu) = (None, 0);
     let (mut before, mut counted, mut status) = (None, None, None);
     while let Some((_, line)) = guest.line()? {
         if line.starts_with("@@BEGIN") {
             counters = counters.or_else(|| Counters::open(guest.pid()));
             before = counters.as_ref().map(Counters::read);
+            cpu = cpu_time(guest.pid());
         } else if let Some(rest) = line.strip_prefix("@@END ") {
             let operations = rest
                 .split(' ')
@@ -348,9 +404,9 @@ fn operations(
             let exits = before
                 .zip(counters.as_ref())
                 .map(|(before, now)| now.read().since(before));
-            counted = exits
-                .zip(operations)
-                .map(|(exits, n)| Counted::new(exits, n));
+            counted = exits.zip(operations).map(|(exits, n)| {
+                Counted::new(exits, cpu_time(guest.pid()).saturating_sub(cpu), n)
+            });
         } else if let Some(code) = line.strip_prefix("@@RC=") {
             status = Some(code.to_owned());
         } else if let Some(row) = Row::parse(&line) {
@@ -366,4 +422,19 @@ fn operations(
         return Err(guest.failure(&format!("the program ended with {status:?}")));
     }
     Ok(())
+}
+
+/// Nanoseconds that a process has run so far, in user mode, kernel mode and as a
+/// guest (`proc(5)`, utime and stime, in ticks of 10 ms); 0 if it has ended.
+fn cpu_time(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before it may hold blanks.
+    let rest = text.rsplit(") ").next().unwrap_or_default();
+    let ticks: u64 = rest
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .filter_map(|number| number.parse::<u64>().ok())
+        .sum();
+    ticks * 10_000_000
 }

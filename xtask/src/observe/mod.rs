@@ -6,12 +6,15 @@ pub mod bench;
 // One file for both, because tests cannot use a program's modules.
 #[path = "../../../tests/support/counters.rs"]
 mod counters;
+mod devices;
 mod guest;
 mod report;
 pub mod soak;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use serde::{Deserialize, Serialize};
 
 /// A program that runs guests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +26,7 @@ pub enum Vmm {
 }
 
 /// A QEMU's program, first arguments and environment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QemuWords {
     words: Vec<String>,
     environment: Vec<(String, String)>,
@@ -86,15 +89,7 @@ impl Vmm {
             Vmm::Qemu(words, accelerator) => {
                 let mut command = words.command();
                 let cpu = if *accelerator == "kvm" { "host" } else { "max" };
-                command.args([
-                    "-accel",
-                    accelerator,
-                    "-cpu",
-                    cpu,
-                    "-nic",
-                    "none",
-                    "-nodefaults",
-                ]);
+                command.args(["-accel", accelerator, "-cpu", cpu, "-nodefaults"]);
                 command.args(["-serial", "stdio", "-display", "none", "-no-reboot"]);
                 command
             }

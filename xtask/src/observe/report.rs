@@ -14,6 +14,9 @@ pub struct Report {
     pub title: String,
     /// What the figures are: `ns` or `instructions`.
     pub unit: String,
+    /// Does processor time stand beside the figures?
+    #[serde(default)]
+    pub cpu: bool,
     /// A column for each way to run the same program.
     pub columns: Vec<Column>,
 }
@@ -53,15 +56,19 @@ pub struct Counted {
     pub process: u64,
     /// The operations.
     pub operations: u64,
+    /// Processor time of the process, the guest's own included, in nanoseconds.
+    #[serde(default)]
+    pub cpu: u64,
 }
 
 impl Counted {
-    /// `exits` during `operations`.
-    pub fn new(exits: Exits, operations: u64) -> Counted {
+    /// `exits` and `cpu` nanoseconds of the process during `operations`.
+    pub fn new(exits: Exits, cpu: u64, operations: u64) -> Counted {
         Counted {
             all: exits.all,
             process: exits.process,
             operations,
+            cpu,
         }
     }
 }
@@ -127,16 +134,19 @@ impl Report {
         let _ = write!(text, "| operation, {} |", self.unit);
         for column in &self.columns {
             let _ = write!(text, " {} |", column.name);
+            if counted(column) && self.cpu {
+                text.push_str(" processor time |");
+            }
             if counted(column) {
                 text.push_str(" exits to the process | exits, all |");
             }
         }
         text.push_str("\n| --- |");
         for column in &self.columns {
-            text.push_str(if counted(column) {
-                " --: | --: | --: |"
-            } else {
-                " --: |"
+            text.push_str(match (counted(column), self.cpu) {
+                (true, true) => " --: | --: | --: | --: |",
+                (true, false) => " --: | --: | --: |",
+                (false, _) => " --: |",
             });
         }
         text.push('\n');
@@ -144,7 +154,7 @@ impl Report {
             let _ = write!(text, "| {name} |");
             for column in &self.columns {
                 let row = column.rows.iter().find(|row| row.name == name);
-                text.push_str(&cells(row, counted(column)));
+                text.push_str(&cells(row, counted(column), self.cpu));
             }
             text.push('\n');
         }
@@ -160,20 +170,19 @@ impl Report {
     }
 }
 
-fn cells(row: Option<&Row>, counted: bool) -> String {
-    let Some(row) = row else {
-        return if counted {
-            " - | - | - |".to_owned()
-        } else {
-            " - |".to_owned()
-        };
-    };
-    let time = grouped(row.median);
-    match (counted, row.exits) {
+fn cells(row: Option<&Row>, counted: bool, cpu: bool) -> String {
+    let time = row.map_or_else(|| "-".to_owned(), |row| grouped(row.median));
+    match (counted, row.and_then(|row| row.exits)) {
         (false, _) => format!(" {time} |"),
+        (true, None) if cpu => format!(" {time} | - | - | - |"),
         (true, None) => format!(" {time} | - | - |"),
         (true, Some(exits)) => {
             let each = |count: u64| count as f64 / exits.operations.max(1) as f64;
+            let time = if cpu {
+                format!("{time} | {}", grouped(each(exits.cpu)))
+            } else {
+                time
+            };
             format!(
                 " {time} | {:.3} | {:.3} |",
                 each(exits.process),
@@ -234,7 +243,7 @@ mod tests {
             least: 1.0,
             exits,
         };
-        let exits = Counted::new(Exits { all: 5, process: 0 }, 10);
+        let exits = Counted::new(Exits { all: 5, process: 0 }, 70, 10);
         let bare = Column {
             name: "bare".into(),
             rows: vec![row("a", None)],
@@ -250,6 +259,7 @@ mod tests {
         let text = Report {
             title: "t".into(),
             unit: "ns".into(),
+            cpu: false,
             columns,
         }
         .markdown();
