@@ -28,7 +28,7 @@ use crate::xenbus::DeviceError;
 const BATCH: usize = 64;
 /// How long a frame waits for the guest before frames are thrown away, so that whoever sends them
 /// is not held up by a guest that stands still.
-const STALL: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 10 });
+const STALL: Duration = Duration::from_secs(10);
 /// How often the ring is looked at for a frontend that sends no events for its free pages.
 const UNNOTIFIED: Duration = Duration::from_millis(30);
 

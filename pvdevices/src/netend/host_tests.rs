@@ -4,21 +4,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use xenner_console::InheritedFds;
 
 use super::config::*;
 use super::*;
-
-/// Held while programs are written or started: a child that another thread has just forked would
-/// keep a program open for writing, and then it cannot be run.
-static PROGRAMS: Mutex<()> = Mutex::new(());
-
-fn programs() -> MutexGuard<'static, ()> {
-    PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Whether the test can go on; says why not.
 fn have(what: &str, there: bool) -> bool {
@@ -103,7 +94,6 @@ fn a_tap_of_several_queues() {
 
 #[test]
 fn scripts_get_the_interfaces_name() {
-    let _alone = programs();
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let name = format!("xs{}", std::process::id() % 100_000);
@@ -193,7 +183,6 @@ fn arp_request(address: [u8; 4]) -> Vec<u8> {
 
 #[test]
 fn passt_answers_for_the_host() {
-    let _alone = programs();
     let Some(mut end) = passt(Vec::new()) else {
         return;
     };
@@ -208,7 +197,6 @@ fn passt_answers_for_the_host() {
 
 #[test]
 fn passt_forwards_ports_of_the_host() {
-    let _alone = programs();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = free.local_addr().unwrap().port();
     drop(free);
@@ -243,38 +231,4 @@ fn passt_forwards_ports_of_the_host() {
     });
     let error = open_end(backend).unwrap_err().to_string();
     assert!(error.starts_with("passt cannot start: "), "{error}");
-}
-
-/// Does what qemu-bridge-helper does, but for the bridge.
-const HELPER: &str = r#"#!/usr/bin/env python3
-import array, fcntl, os, socket, struct, sys
-assert sys.argv[1:] == ["--use-vnet", "--fd=0", "--br=br7"], sys.argv
-tun = os.open("/dev/net/tun", os.O_RDWR)
-fcntl.ioctl(tun, 0x400454ca, struct.pack("16sH22x", b"", 0x0002 | 0x1000 | 0x4000))
-to = socket.socket(fileno=0)
-to.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [tun]))])
-"#;
-
-#[test]
-fn a_bridge_helper_sends_the_interface() {
-    let _alone = programs();
-    use std::os::unix::fs::PermissionsExt;
-    let dir = tempfile::tempdir().unwrap();
-    let run = |text: &str| {
-        let path = dir.path().join("helper");
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-        open_end(NetdevBackend::Bridge(BridgeConfig {
-            bridge: "br7".to_owned(),
-            helper: Some(path),
-        }))
-    };
-    let fails = run("#!/bin/sh\nexit 3\n").unwrap_err().to_string();
-    assert!(fails.contains("exit status: 3"), "{fails}");
-    let silent = run("#!/bin/sh\nexit 0\n").unwrap_err().to_string();
-    assert!(silent.contains("sent no interface"), "{silent}");
-    let ends = run(HELPER);
-    if have("python3 and taps", ends.is_ok()) {
-        assert_eq!(ends.unwrap()[0].send_offloads(), Offloads::all());
-    }
 }

@@ -140,32 +140,6 @@ fn a_guest_without_pages_holds_frames_up_on_the_host() {
 }
 
 #[test]
-fn a_guest_that_stands_still_does_not_hold_up_its_peers_for_ever() {
-    let (mut netfront, end) = full();
-    for _ in 0..50 {
-        end.give(Offload::default(), &plain(60));
-    }
-    let until = std::time::Instant::now() + crate::mock::PATIENCE;
-    while netfront.control.stats().rx.drops < 50 {
-        assert!(std::time::Instant::now() < until, "frames still wait");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    assert_eq!(end.waiting(), 0);
-    // What comes meanwhile goes at once; with pages all is as before.
-    end.give(Offload::default(), &plain(60));
-    while netfront.control.stats().rx.drops < 51 {
-        assert!(std::time::Instant::now() < until, "a frame waits");
-        std::thread::yield_now();
-    }
-    netfront.queues[0].offer(2);
-    end.give(Offload::default(), &plain(61));
-    assert_eq!(netfront.queues[0].receive().unwrap().frame, plain(61));
-    end.give(Offload::default(), &plain(62));
-    assert_eq!(netfront.queues[0].receive().unwrap().frame, plain(62));
-    assert_eq!(netfront.control.stats().rx.drops, 51);
-}
-
-#[test]
 fn a_frame_waits_until_all_its_pages_are_there() {
     let (mut netfront, end) = full();
     let queue = &mut netfront.queues[0];
