@@ -1,0 +1,268 @@
+//! A domain under its monitor: states and events, disks that come and go, the ends of a life.
+//!
+//! The domain is the PV test kernel, which powers off when its tests are done.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, ExitCode, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Failed;
+use serde_json::{Value, json};
+use support::{PATIENCE, asset, trial, xenner};
+
+fn main() -> ExitCode {
+    let pvtest = [asset("pvtest")];
+    support::main(vec![
+        trial("life".into(), &pvtest, life),
+        trial("ends".into(), &pvtest, ends),
+        trial("disks".into(), &pvtest, disks),
+    ])
+}
+
+/// A domain that waits for `cont`, and its client.
+struct Domain {
+    child: Child,
+    stream: UnixStream,
+    lines: BufReader<UnixStream>,
+    events: Vec<Value>,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Domain {
+    fn drop(&mut self) {
+        // it may have ended
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Domain {
+    fn start(more: &[&str]) -> Result<Self, Failed> {
+        let dir = tempfile::tempdir()?;
+        let socket = dir.path().join("qmp");
+        let qmp = format!("unix:{},server=on,wait=off", socket.display());
+        let child = xenner()
+            .args(["-S", "-nodefaults", "-m", "64", "-append", "test=version"])
+            .arg("-kernel")
+            .arg(asset("pvtest"))
+            .args(["-qmp", &qmp])
+            .args(more)
+            .stdin(Stdio::null())
+            .spawn()?;
+        let stream = connect(&socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut domain = Self {
+            child,
+            lines: BufReader::new(stream.try_clone()?),
+            stream,
+            events: Vec::new(),
+            _dir: dir,
+        };
+        domain.line()?;
+        domain.run("qmp_capabilities", json!({}))?;
+        Ok(domain)
+    }
+
+    fn line(&mut self) -> Result<Value, Failed> {
+        let mut line = String::new();
+        if self.lines.read_line(&mut line)? == 0 {
+            return Err("the monitor is closed".into());
+        }
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    /// The answer to a command; events on the way are kept.
+    fn ask(&mut self, command: &str, arguments: Value) -> Result<Value, Failed> {
+        let request = json!({"execute": command, "arguments": arguments});
+        self.stream.write_all(format!("{request}\n").as_bytes())?;
+        loop {
+            let line = self.line()?;
+            if line.get("event").is_none() {
+                return Ok(line);
+            }
+            self.events.push(line);
+        }
+    }
+
+    fn run(&mut self, command: &str, arguments: Value) -> Result<Value, Failed> {
+        let mut answer = self.ask(command, arguments)?;
+        match answer.get_mut("return") {
+            Some(value) => Ok(value.take()),
+            None => Err(format!("{command}: {answer}").into()),
+        }
+    }
+
+    /// Waits for the next event, which has to be this one; gives its data.
+    fn expect(&mut self, name: &str) -> Result<Value, Failed> {
+        let mut event = match self.events.is_empty() {
+            false => self.events.remove(0),
+            true => self.line()?,
+        };
+        if event["event"] != name {
+            return Err(format!("{name} was to come, not {event}").into());
+        }
+        Ok(event["data"].take())
+    }
+
+    fn state(&mut self) -> Result<String, Failed> {
+        let status = self.run("query-status", json!({}))?;
+        Ok(status["status"].as_str().unwrap_or_default().to_owned())
+    }
+
+    fn ends_with(mut self, code: i32) -> Result<(), Failed> {
+        let status = self.child.wait()?;
+        same(status.code(), Some(code))
+    }
+}
+
+fn connect(socket: &Path) -> Result<UnixStream, Failed> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match UnixStream::connect(socket) {
+            Ok(stream) => return Ok(stream),
+            Err(e) if Instant::now() > end => return Err(e.into()),
+            Err(_) => thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(is: T, expected: T) -> Result<(), Failed> {
+    if is == expected {
+        return Ok(());
+    }
+    Err(format!("{is:?}, expected {expected:?}").into())
+}
+
+/// `-S`, power-off that the process outlives, reset, and again.
+fn life() -> Result<(), Failed> {
+    let mut domain = Domain::start(&["-no-shutdown", "-smp", "2"])?;
+    same(domain.state()?, "prelaunch".to_owned())?;
+    let vcpus = domain.run("query-cpus-fast", json!({}))?;
+    let tasks = format!("/proc/{}/task", domain.child.id());
+    for vcpu in vcpus.as_array().into_iter().flatten() {
+        let name = std::fs::read_to_string(format!("{tasks}/{}/comm", vcpu["thread-id"]))?;
+        same(
+            name.trim().to_owned(),
+            format!("CPU {}/KVM", vcpu["cpu-index"]),
+        )?;
+    }
+    same(vcpus.as_array().map(Vec::len), Some(2))?;
+    for _ in 0..2 {
+        domain.run("cont", json!({}))?;
+        domain.expect("RESUME")?;
+        let data = domain.expect("SHUTDOWN")?;
+        same(data, json!({"guest": true, "reason": "guest-shutdown"}))?;
+        domain.expect("STOP")?;
+        same(domain.state()?, "shutdown".to_owned())?;
+        let refused = domain.ask("cont", json!({}))?;
+        same(refused["error"]["class"].as_str(), Some("GenericError"))?;
+        domain.run("system_reset", json!({}))?;
+        let data = domain.expect("RESET")?;
+        same(
+            data,
+            json!({"guest": false, "reason": "host-qmp-system-reset"}),
+        )?;
+        same(domain.state()?, "prelaunch".to_owned())?;
+    }
+    let stats = domain.run("x-xenner-stats", json!({}))?;
+    same(stats["vcpus"].as_array().map(Vec::len), Some(2))?;
+    let path = json!({"path": "/local/domain/1/domid"});
+    let nodes = domain.run("x-xenner-xenstore-ls", path)?;
+    same(nodes[0]["value"].as_str(), Some("1"))?;
+    domain.run("quit", json!({}))?;
+    let data = domain.expect("SHUTDOWN")?;
+    same(data, json!({"guest": false, "reason": "host-qmp-quit"}))?;
+    domain.ends_with(0)
+}
+
+/// A signal ends a domain that a program manages at once; a power-off ends the process.
+fn ends() -> Result<(), Failed> {
+    let mut domain = Domain::start(&[])?;
+    let pid = rustix::process::Pid::from_child(&domain.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    let data = domain.expect("SHUTDOWN")?;
+    same(data, json!({"guest": false, "reason": "host-signal"}))?;
+    domain.ends_with(0)?;
+    let mut domain = Domain::start(&[])?;
+    domain.run("cont", json!({}))?;
+    domain.expect("RESUME")?;
+    let data = domain.expect("SHUTDOWN")?;
+    same(data["reason"].as_str(), Some("guest-shutdown"))?;
+    domain.ends_with(0)
+}
+
+/// As libvirt plugs a disk in and out and changes the medium of a drive.
+fn disks() -> Result<(), Failed> {
+    let mut domain = Domain::start(&["-device", "ide-cd,id=cd"])?;
+    let image = tempfile::NamedTempFile::new()?;
+    image.as_file().set_len(1 << 20)?;
+    let path = image.path().to_str().ok_or("a name that is no text")?;
+    let nodes = |domain: &mut Domain| -> Result<(), Failed> {
+        let file =
+            json!({"driver": "file", "filename": path, "node-name": "s", "auto-read-only": true});
+        domain.run("blockdev-add", file)?;
+        let raw = json!({"driver": "raw", "file": "s", "node-name": "f", "read-only": false});
+        domain.run("blockdev-add", raw).map(drop)
+    };
+    let no_nodes = |domain: &mut Domain| -> Result<(), Failed> {
+        domain.run("blockdev-del", json!({"node-name": "f"}))?;
+        domain
+            .run("blockdev-del", json!({"node-name": "s"}))
+            .map(drop)
+    };
+    let disk = json!({"driver": "virtio-blk-pci", "drive": "f", "id": "d1", "bus": "pci.0"});
+    for _ in 0..2 {
+        nodes(&mut domain)?;
+        domain.run("device_add", disk.clone())?;
+        let twice = domain.ask("device_add", disk.clone())?;
+        same(
+            twice["error"]["desc"].as_str(),
+            Some("Duplicate device ID 'd1'"),
+        )?;
+        let in_use = domain.ask("blockdev-del", json!({"node-name": "f"}))?;
+        same(in_use["error"]["class"].as_str(), Some("GenericError"))?;
+        let block = domain.run("query-block", json!({}))?;
+        let qdev = "/machine/peripheral/d1/virtio-backend";
+        same(block[1]["qdev"].as_str(), Some(qdev))?;
+        same(block[1]["inserted"]["node-name"].as_str(), Some("f"))?;
+        domain.run("block_resize", json!({"node-name": "f", "size": 2 << 20}))?;
+        same(image.as_file().metadata()?.len(), 2 << 20)?;
+        domain.run("device_del", json!({"id": "d1"}))?;
+        let gone = domain.expect("DEVICE_DELETED")?;
+        same(
+            gone,
+            json!({"device": "d1", "path": "/machine/peripheral/d1"}),
+        )?;
+        no_nodes(&mut domain)?;
+    }
+    let tray = |domain: &mut Domain, open: bool| -> Result<(), Failed> {
+        let command = if open {
+            "blockdev-open-tray"
+        } else {
+            "blockdev-close-tray"
+        };
+        domain.run(command, json!({"id": "cd"}))?;
+        let moved = domain.expect("DEVICE_TRAY_MOVED")?;
+        same(moved, json!({"device": "", "id": "cd", "tray-open": open}))
+    };
+    nodes(&mut domain)?;
+    tray(&mut domain, true)?;
+    let medium = json!({"id": "cd", "node-name": "f"});
+    domain.run("blockdev-insert-medium", medium.clone())?;
+    tray(&mut domain, false)?;
+    let full = domain.ask("blockdev-insert-medium", medium)?;
+    same(full["error"]["class"].as_str(), Some("GenericError"))?;
+    tray(&mut domain, true)?;
+    domain.run("blockdev-remove-medium", json!({"id": "cd"}))?;
+    no_nodes(&mut domain)?;
+    tray(&mut domain, false)?;
+    domain.run("cont", json!({}))?;
+    domain.expect("RESUME")?;
+    domain.expect("SHUTDOWN")?;
+    domain.ends_with(0)
+}
