@@ -21,18 +21,20 @@ use crate::ui;
 use crate::workspace::Workspace;
 
 /// The test programs that boot guests; the rig's machine is given them too.
-const GUEST_TESTS: [(&str, &str); 4] = [
+const GUEST_TESTS: [(&str, &str); 5] = [
     ("pvtest", "PV test kernels"),
     ("boot", "Debian kernels"),
     ("budget", "What a guest may cost"),
     ("disk", "Disks"),
+    ("monitor", "The monitor"),
 ];
 /// What `--quick` runs of each of them.
-const QUICK: [(&str, &str); 4] = [
+const QUICK: [(&str, &str); 5] = [
     ("pvtest", "pvtest-smp1"),
     ("boot", "shell-6.1-smp1"),
     ("budget", ""),
     ("disk", "rules-"),
+    ("monitor", ""),
 ];
 /// The guest tests in the rig end within this time.
 const RIG_LIMIT: Duration = Duration::from_secs(1800);
