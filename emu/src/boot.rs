@@ -4,13 +4,14 @@ use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use xenner_emu_abi::boot::{FLAG_FSGSBASE, FLAG_SMEP, FLAG_UMIP, FLAG_XSAVE};
+use xenner_emu_abi::evtchn;
 use xenner_emu_abi::mailbox::{Regs, VECTOR_TIMER};
 use xenner_xen_abi::arch_x86_64::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
 use xenner_xen_abi::xen::XEN_LEGACY_MAX_VCPUS;
 
 use crate::arch::{cpu, descriptors};
 use crate::hypercall::vcpu_op;
-use crate::mem::{boot_info, current};
+use crate::mem::{boot_info, current, direct_va};
 use crate::percpu::STATE_UP;
 use crate::{event, time};
 
@@ -41,6 +42,10 @@ pub extern "C" fn start(id: u32) -> ! {
     let me = current();
     me.id.set(id);
     me.nr_frames.set(boot_info().nr_frames);
+    me.virq_entry.set(evtchn::entry(evtchn::VIRQ, id, 0));
+    me.shared_info
+        .set(direct_va(boot_info().shared_info << 12));
+    me.armed.set(u64::MAX);
     if id == 0 {
         descriptors::build_idt();
         READY.store(true, Release);

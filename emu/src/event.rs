@@ -1,6 +1,7 @@
 //! Event channels as ring 0 sees them: making ports pending, delivering the upcall
 //! (`xen/include/public/event_channel.h`, 2-level ABI).
 
+use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use xenner_emu_abi::evtchn::{self, BACKEND, IPI, LOOP, PORTS, VIRQ};
@@ -12,8 +13,9 @@ use crate::percpu::Vcpu;
 use crate::{smp, vmm};
 
 /// Offsets in shared_info (`struct shared_info`).
-const PENDING: u64 = 2048;
-const MASK: u64 = 2560;
+pub const PENDING: u64 = 2048;
+/// See [`PENDING`].
+pub const MASK: u64 = 2560;
 /// Offsets in vcpu_info (`struct vcpu_info`).
 const UPCALL_PENDING: u64 = 0;
 const UPCALL_MASK: u64 = 1;
@@ -60,7 +62,14 @@ fn select(port: u32, notify: u32) {
     }
 }
 
-fn wake_pollers() {
+/// vcpus that poll ports; the entry code looks at it.
+pub static POLLERS: AtomicU32 = AtomicU32::new(0);
+
+/// Makes those vcpus look again that poll ports.
+pub fn wake_pollers() {
+    if POLLERS.load(SeqCst) == 0 {
+        return;
+    }
     for id in 0..boot_info().nr_vcpus as u32 {
         if let Some(v) = vcpu(id)
             && v.polling.load(SeqCst)

@@ -68,10 +68,31 @@ pub struct Vcpu {
     pub nr_frames: Cell<u64>,
     /// Hypercalls by number.
     pub hypercalls: [Cell<u64>; 64],
-
-    // Not addressed by entry code.
     /// The vcpu's number.
     pub id: Cell<u32>,
+    /// The event channel table's entry of a VIRQ that notifies this vcpu.
+    pub virq_entry: Cell<u32>,
+    /// shared_info, in the direct map.
+    pub shared_info: Cell<u64>,
+    /// System time at which the one-shot timer fires, 0 if off.
+    pub oneshot: Cell<u64>,
+    /// System time at which the periodic timer fires next, 0 if off.
+    pub period_next: Cell<u64>,
+    /// The time stamp at which the local APIC's timer fires for the one-shot timer alone;
+    /// `u64::MAX` if there is more to it.
+    pub armed: Cell<u64>,
+    /// What the entry code needs of the vcpu's time record, while the record has this version.
+    pub clock_version: Cell<u32>,
+    /// How far to shift to the left.
+    pub clock_shift: Cell<u32>,
+    /// The record's time stamp.
+    pub clock_tsc: Cell<u64>,
+    /// The record's system time.
+    pub clock_system: Cell<u64>,
+    /// The record's multiplier.
+    pub clock_mul: Cell<u64>,
+
+    // Not addressed by entry code, but for the event callback and the NMI's flag.
     /// Guest trap table (set_trap_table).
     pub traps: [Cell<Handler>; 256],
     /// Guest callbacks by `CALLBACKTYPE_*`.
@@ -94,10 +115,6 @@ pub struct Vcpu {
     pub ldt_pages: Cell<u32>,
     /// Period of the periodic timer in ns, 0 if off.
     pub period: Cell<u64>,
-    /// System time at which the periodic timer fires next.
-    pub period_next: Cell<u64>,
-    /// System time at which the one-shot timer fires, 0 if off.
-    pub oneshot: Cell<u64>,
     /// System time at which SCHEDOP_poll gives up, 0 for never or reached.
     pub poll_until: Cell<u64>,
     /// Guest-virtual address of the runstate area, 0 if none.

@@ -25,13 +25,14 @@ const MSR_KVM_STEAL_TIME: u32 = 0x4b56_4d03;
 /// Offset of the wall clock in shared_info (`wc_version`).
 const WALL_CLOCK: u64 = 3072;
 /// Offset of the time record in vcpu_info.
-const TIME: u64 = 32;
+pub const TIME: u64 = 32;
 /// A timer that is due within this many ns counts as due: conversions round.
 const SLACK: u64 = 200;
 
 /// A copy of the vcpu's time record.
 #[derive(Clone, Copy)]
 struct Clock {
+    version: u32,
     tsc: u64,
     system: u64,
     mul: u32,
@@ -70,6 +71,7 @@ fn clock(v: &Vcpu) -> Clock {
         let scale = info_u64(base, 24).load(SeqCst);
         if version & 1 == 0 && info_u64(base, 0).load(SeqCst) as u32 == version {
             return Clock {
+                version,
                 tsc,
                 system,
                 mul: scale as u32,
@@ -92,9 +94,31 @@ pub fn now() -> u64 {
         .wrapping_add(((u128::from(delta) * u128::from(c.mul)) >> 32) as u64)
 }
 
+/// Keeps the record for the entry code's own conversion, if it can do that: the shift of a counter
+/// of more than 1 GHz goes one way only.
+fn remember(v: &Vcpu, c: Clock) {
+    if c.shift <= 0 {
+        v.clock_shift.set(-i32::from(c.shift) as u32 & 63);
+        v.clock_tsc.set(c.tsc.wrapping_add(1));
+        v.clock_system.set(c.system);
+        v.clock_mul.set(u64::from(c.mul));
+        v.clock_version.set(c.version);
+    } else {
+        forget_clock(v);
+    }
+}
+
+/// The entry code is to leave conversions to Rust. (With a multiplier of 0 it does so whatever
+/// version the guest writes to its record.)
+fn forget_clock(v: &Vcpu) {
+    v.clock_mul.set(0);
+    v.clock_version.set(u32::MAX);
+}
+
 /// The time stamp at which system time reaches `ns`; 1 if that is past already.
-fn tsc_at(ns: u64) -> u64 {
-    let c = clock(current());
+fn tsc_at(v: &Vcpu, ns: u64) -> u64 {
+    let c = clock(v);
+    remember(v, c);
     if ns <= c.system || c.mul == 0 {
         return 1;
     }
@@ -123,7 +147,10 @@ pub fn arm(v: &Vcpu) {
             first = t;
         }
     }
-    wrmsr(MSR_TSC_DEADLINE, if first == 0 { 0 } else { tsc_at(first) });
+    let tsc = if first == 0 { 0 } else { tsc_at(v, first) };
+    let alone = first != 0 && v.period_next.get() == 0 && v.poll_until.get() == 0;
+    v.armed.set(if alone { tsc } else { u64::MAX });
+    wrmsr(MSR_TSC_DEADLINE, tsc);
 }
 
 /// Sets the one-shot timer to system time `ns`; 0 stops it.
@@ -224,5 +251,6 @@ pub fn start_runstate(v: &Vcpu) {
 /// Puts the vcpu_info at machine address `ma` into use for this vcpu.
 pub fn use_info(v: &Vcpu, ma: u64) {
     v.info.store(direct_va(ma), SeqCst);
+    forget_clock(v);
     start_clock(ma);
 }

@@ -195,6 +195,10 @@ entry_symbol!(
     "vector_stubs",
     "The first of 256 vector stubs, 16 bytes each."
 );
+entry_symbol!(gp_entry, "gp_entry", "Entry of #GP.");
+entry_symbol!(pf_entry, "pf_entry", "Entry of #PF.");
+entry_symbol!(timer_entry, "timer_entry", "Entry of the timer's vector.");
+entry_symbol!(event_entry, "event_entry", "Entry of the event vector.");
 entry_symbol!(
     fixup_bad_stack,
     "bad_stack",

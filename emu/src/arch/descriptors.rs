@@ -9,6 +9,7 @@ use core::ptr::write_volatile;
 
 use xenner_emu_abi::area::{AREA_GDT, AREA_IST_TOP, AREA_SIZE, AREA_STUB, AREA_TSS, AREA_VCPU};
 use xenner_emu_abi::boot::FLAG_SYSCALL_STAYS_USER;
+use xenner_emu_abi::mailbox::{VECTOR_EVENT, VECTOR_TIMER};
 use xenner_emu_abi::layout::{TRAMPOLINE_VA, VCPU_AREA_VA, WINDOW_LDT, WINDOW_SIZE, WINDOW_VA};
 
 use super::cpu;
@@ -59,7 +60,13 @@ pub fn build_idt() {
     for vector in 0..256u64 {
         let dpl: u64 = if matches!(vector, 3 | 4 | 0x80) { 3 } else { 0 };
         let ist: u64 = if matches!(vector, 2 | 8 | 18) { 1 } else { 0 };
-        let va = stubs + vector * 16;
+        let va = match vector as u8 {
+            13 => cpu::gp_entry(),
+            14 => cpu::pf_entry(),
+            VECTOR_TIMER => cpu::timer_entry(),
+            VECTOR_EVENT => cpu::event_entry(),
+            _ => stubs + vector * 16,
+        };
         let low = va & 0xffff
             | u64::from(EMU_CS) << 16
             | ist << 32

@@ -17,10 +17,23 @@ use core::arch::global_asm;
 use core::mem::offset_of;
 
 use xenner_emu_abi::frame::{NOT_OWNED, TYPE_MASK};
-use xenner_emu_abi::layout::{DIRECT_VA, FRAME_TABLE_VA, HOLE_SHIFT, HOLE_TAG, TRAMPOLINE_VA};
+use xenner_emu_abi::area::{AREA_MAILBOX, AREA_VCPU};
+use xenner_emu_abi::evtchn::PORTS;
+use xenner_emu_abi::layout::{
+    DIRECT_VA, EVTCHN_TABLE_VA, FRAME_TABLE_VA, HOLE_SHIFT, HOLE_TAG, TRAMPOLINE_VA,
+};
+use xenner_emu_abi::mailbox::{Mailbox, VECTOR_EVENT, VECTOR_TIMER};
+use xenner_xen_abi::callback::CALLBACKTYPE_EVENT;
+use xenner_xen_abi::xen::VIRQ_TIMER;
 
 use crate::mmu::rules::L1_FORBIDDEN;
-use crate::percpu::Vcpu;
+use crate::percpu::{Handler, Vcpu};
+use crate::{event, time};
+
+/// Where the mailbox has the port of VIRQ_TIMER, from the vcpu record.
+const TIMER_PORT: i64 = AREA_MAILBOX as i64 - AREA_VCPU as i64
+    + offset_of!(Mailbox, virq_port) as i64
+    + VIRQ_TIMER as i64 * 4;
 
 global_asm!(
     r#"
@@ -98,6 +111,8 @@ syscall_entry:                          # rsp: vcpu record
 hypercall:                              # rsp: vcpu record - 48: error, rip, cs, rflags, rsp, ss
     cmp eax, 1
     je mmu_update_one
+    cmp eax, 24
+    je vcpu_op_one
 hypercall_general:
     SAVE_ARGUMENTS
     cmp rax, 64
@@ -245,38 +260,95 @@ hypercall_with_regs:
     add rsp, 8
     jmp return_to_guest
 
+    # vcpu_op of a kernel that sets its own one-shot timer, as it does at every tick: what
+    # `time::arm` does, with the clock that it remembered. All else is left to Rust, before
+    # anything has changed.
+    .p2align 6
+vcpu_op_one:
+    cmp edi, 8                          # VCPUOP_set_singleshot_timer
+    jne hypercall_general
+    cmp esi, [rsp + 48 + {ID}]
+    jne hypercall_general
+    cmp qword ptr [rsp + 48 + {PERIOD_NEXT}], 0
+    jne hypercall_general
+    mov rcx, rdx
+    shr rcx, {HOLE_SHIFT}
+    cmp ecx, {HOLE_TAG}
+    je hypercall_general
+81: mov r11, [rdx]                      # the time
+    EX 81b, hypercall_general
+    mov rcx, [rsp + 48 + {INFO}]
+    mov ecx, [rcx + {TIME}]             # the record's version
+    cmp ecx, [rsp + 48 + {CLOCK_VERSION}]
+    jne hypercall_general
+    mov rcx, r11
+    sub rcx, [rsp + 48 + {CLOCK_SYSTEM}]
+    jbe hypercall_general
+    mov [rsp], rdx
+    mov rax, rcx
+    mov rdx, rcx
+    shl rax, 32
+    shr rdx, 32
+    mov rcx, [rsp + 48 + {CLOCK_MUL}]
+    cmp rdx, rcx
+    jae 82f
+    div rcx
+    mov ecx, [rsp + 48 + {CLOCK_SHIFT}]
+    shl rax, cl
+    add rax, [rsp + 48 + {CLOCK_TSC}]
+    mov [rsp + 48 + {ONESHOT}], r11
+    mov [rsp + 48 + {ARMED}], rax
+    mov rdx, rax
+    shr rdx, 32
+    mov ecx, 0x6e0                      # the TSC deadline
+    wrmsr
+    inc qword ptr [rsp + 24*8 + 48 + {HYPERCALLS}]
+    xor eax, eax
+    pop rdx
+    mov rcx, [rsp + 40 + {INFO}]
+    cmp word ptr [rcx], 1
+    je 83f
+vcpu_op_iretq:
+    iretq
+    EX vcpu_op_iretq, iret_fault
+82: mov rdx, [rsp]
+    mov eax, 24
+    jmp hypercall_general
+83:                                     # an event is to be delivered
+    sub rsp, 8
+    SAVE_ARGUMENTS
+    jmp 13b
+
     # The iret hypercall. Guest stack: rax, r11, rcx, flags, rip, cs, rflags, rsp, ss.
 30:
     mov rcx, [rsp + {SCRATCH_RSP}]
-    sub rsp, 40
-iret_hypercall:                         # rsp: vcpu record - 40; rcx: guest rsp
-    shl qword ptr [rsp + 40 + {TRACE}], 8
-    mov byte ptr [rsp + 40 + {TRACE}], 23
-    inc qword ptr [rsp + 23*8 + 40 + {HYPERCALLS}]
+iret_hypercall:                         # rsp: vcpu record; rcx: guest rsp
+    shl qword ptr [rsp + {TRACE}], 8
+    mov byte ptr [rsp + {TRACE}], 23
+    inc qword ptr [rsp + 23*8 + {HYPERCALLS}]
     mov rax, rcx
     shr rax, {HOLE_SHIFT}
     cmp eax, {HOLE_TAG}
     je bad_iret_frame
-    mov rax, [rsp + 40 + {INFO}]
+    mov rax, [rsp + {INFO}]
+34: movzx r11d, word ptr [rcx + 64]
+    EX 34b, bad_iret_frame
+    or r11d, 3
+    push r11
+33: push qword ptr [rcx + 56]
+    EX 33b, bad_iret_frame
 31: mov r11, [rcx + 48]
     EX 31b, bad_iret_frame
     and r11d, 0x00244fd7                # ID AC RF NT OF DF IF TF SF ZF AF PF CF (and bit 1)
     bt r11d, 9
     setnc byte ptr [rax + 1]
     or r11d, 0x202
-    mov [rsp + 16], r11
-32: mov r11, [rcx + 32]
-    EX 32b, bad_iret_frame
-    mov [rsp], r11
-33: mov r11, [rcx + 56]
-    EX 33b, bad_iret_frame
-    mov [rsp + 24], r11
-34: movzx r11d, word ptr [rcx + 64]
-    EX 34b, bad_iret_frame
-    or r11d, 3
-    mov [rsp + 32], r11
+    push r11
 35: movzx r11d, word ptr [rcx + 40]
     EX 35b, bad_iret_frame
+    push r11
+32: push qword ptr [rcx + 32]
+    EX 32b, bad_iret_frame
     cmp byte ptr [rsp + 40 + {NMI_BLOCKED}], 0
     jne 44f
 41: cmp word ptr [rax], 1
@@ -286,29 +358,26 @@ iret_hypercall:                         # rsp: vcpu record - 40; rcx: guest rsp
     jne 43f
     test r11d, 3
     jz 42f
-    or r11d, 3
-    mov [rsp + 8], r11
+    or dword ptr [rsp + 8], 3
     # to guest user mode
-    cmp qword ptr [rsp + 40 + {USER_CR3}], 0
-    je no_user_base
-37: mov rax, [rcx + 8]
+    mov r11, [rsp + 40 + {USER_CR3}]
+    test r11, r11
+    jz no_user_base
+37: push qword ptr [rcx + 8]
     EX 37b, bad_iret_frame
-    mov [rsp + 40 + {SCRATCH_A}], rax
 38: mov rax, [rcx]
     EX 38b, bad_iret_frame
 39: mov rcx, [rcx + 16]
     EX 39b, bad_iret_frame
-    mov byte ptr [rsp + 40 + {MODE}], 0
+    mov byte ptr [rsp + 48 + {MODE}], 0
     swapgs
-    mov r11, [rsp + 40 + {USER_CR3}]
     mov cr3, r11
-    mov r11, [rsp + 40 + {SCRATCH_A}]
+    pop r11
 iret_iretq:
     iretq
     EX iret_iretq, iret_fault
 42:                                     # to guest kernel mode
-    or r11d, 3
-    mov [rsp + 8], r11
+    or dword ptr [rsp + 8], 3
 45: mov rax, [rcx]
     EX 45b, bad_iret_frame
 46: mov r11, [rcx + 8]
@@ -321,7 +390,6 @@ iret_kernel_iretq:
 44: mov byte ptr [rsp + 40 + {NMI_BLOCKED}], 0
     jmp 41b
 43:                                     # an event is pending, or sysret semantics: Rust does it
-    mov [rsp + 8], r11
     push 0
 48: mov rax, [rcx + 24]
     EX 48b, bad_iret_frame
@@ -415,28 +483,27 @@ sysenter_entry:                         # rsp: vcpu record (SYSENTER_ESP)
     .globl gp_entry
     .p2align 6
 gp_entry:                               # error, rip, cs, rflags, rsp, ss
-    test byte ptr [rsp + 16], 3
-    jz 69f
+    # From ring 0 the mode read here means nothing; no instruction of ring 0 looks like one
+    # of those below, so the frame comes to `common_entry`, which tells the rings apart.
     cmp byte ptr [rsp + 48 + {MODE}], 0
     je 64f
     push rax
     mov rax, [rsp + 16]
-    cmp word ptr [rsp + 8], 0           # error code
-    jne 68f
 61: cmp word ptr [rax], 0x05f4          # a patched hypercall site: hlt, 05
     EX 61b, gp_general
     jne 62f
     pop rax
-    add qword ptr [rsp + 8], 2
     cmp eax, 23
-    jne hypercall
-    mov rcx, [rsp + 32]
-    add rsp, 8
+    je 63f
+    add qword ptr [rsp + 8], 2
+    jmp hypercall
+63: mov rcx, [rsp + 32]
+    add rsp, 48
     jmp iret_hypercall
 62: cmp byte ptr [rax], 0xfa            # cli: no effect
-    jne 68f
+    jne gp_general
     cmp byte ptr [rsp + 56 + {IOPL}], 0
-    je 68f
+    je gp_general
     pop rax
     inc qword ptr [rsp + 8]
     add rsp, 8
@@ -444,7 +511,7 @@ gp_cli_iretq:
     iretq
     EX gp_cli_iretq, iret_fault
 gp_general:
-68: pop rax
+    pop rax
 69: mov dword ptr [rsp + 4], 13
     jmp common_entry
 64:                                     # guest user mode
@@ -457,6 +524,128 @@ gp_general:
     pop qword ptr [rsp + 48 + {SCRATCH_RSP}]
     add rsp, 48
     jmp 20b
+
+    # ---- timer and events -----------------------------------------------------
+    # The tick of a guest that computes: the VIRQ is raised and the guest's event callback
+    # entered. What is out of the ordinary goes to Rust, before anything has changed or (behind
+    # 85) after the VIRQ was raised.
+    .globl timer_entry
+    .p2align 6
+timer_entry:                            # rip, cs, rflags, rsp, ss
+    test byte ptr [rsp + 8], 3
+    jz 88f
+    mov [rsp + 40 + {SCRATCH_A}], rax
+    mov [rsp + 40 + {SCRATCH_B}], rdx
+    mov [rsp + 40 + {SCRATCH_RSP}], rcx
+    rdtsc
+    shl rdx, 32
+    or rax, rdx
+    cmp rax, [rsp + 40 + {ARMED}]
+    jb 87f
+    mov eax, [rsp + 40 + {TIMER_PORT}]
+    lea ecx, [rax - 1]
+    cmp ecx, {PORTS} - 1
+    jae 87f
+    movabs rdx, {EVTCHN_TABLE}
+    mov ecx, [rdx + rax*4]
+    cmp ecx, [rsp + 40 + {VIRQ_ENTRY}]
+    jne 87f
+    mov qword ptr [rsp + 40 + {ONESHOT}], 0
+    mov rdx, [rsp + 40 + {SHARED_INFO}]
+    lock bts qword ptr [rdx + {PENDING}], rax
+    jc 84f
+    bt qword ptr [rdx + {MASK}], rax
+    jc 84f
+    shr eax, 6
+    mov rdx, [rsp + 40 + {INFO}]
+    lock bts qword ptr [rdx + 8], rax
+    mov byte ptr [rdx], 1
+84: cmp dword ptr [rip + {pollers}], 0
+    jne 86f
+85:                                     # acknowledge, and deliver if that is wanted
+    mov ecx, 0x80b
+    xor eax, eax
+    xor edx, edx
+    wrmsr
+    mov rdx, [rsp + 40 + {INFO}]
+    cmp word ptr [rdx], 1
+    jne 89f
+    mov rcx, [rsp + 40 + {EVENT_CALLBACK}]
+    test rcx, rcx
+    jz 89f
+    cmp byte ptr [rsp + 40 + {MODE}], 0
+    jne 80f
+    mov byte ptr [rdx + 1], 1
+    mov rax, [rsp + 40 + {KERNEL_CR3}]
+    mov cr3, rax
+    swapgs
+    mov byte ptr [rsp + 40 + {MODE}], 1
+    mov rax, [rsp + 40 + {KERNEL_SP}]
+21: pop qword ptr [rax - 40]            # rip
+    EX 21b, bad_stack
+22: pop qword ptr [rax - 32]
+    EX 22b, bad_stack
+23: pop qword ptr [rax - 24]
+    EX 23b, bad_stack
+24: pop qword ptr [rax - 16]
+    EX 24b, bad_stack
+25: pop qword ptr [rax - 8]
+    EX 25b, bad_stack
+27: mov [rax - 48], r11
+    EX 27b, bad_stack
+    mov rdx, [rsp + {SCRATCH_RSP}]
+28: mov [rax - 56], rdx
+    EX 28b, bad_stack
+    sub rax, 56
+    push 0xe02b
+    push rax
+    push 0x202
+    push 0xe033
+    push rcx
+    mov rcx, rdx
+    mov rax, [rsp + 40 + {SCRATCH_A}]
+    mov rdx, [rsp + 40 + {SCRATCH_B}]
+event_iretq:
+    iretq
+    EX event_iretq, iret_fault
+89:                                     # back to where the guest was
+    mov rax, [rsp + 40 + {SCRATCH_A}]
+    mov rdx, [rsp + 40 + {SCRATCH_B}]
+    mov rcx, [rsp + 40 + {SCRATCH_RSP}]
+no_event_iretq:
+    iretq
+    EX no_event_iretq, iret_fault
+86:                                     # others poll: they are to look again
+    mov ecx, 0x80b
+    xor eax, eax
+    xor edx, edx
+    wrmsr
+80:                                     # `trap::finish` does the rest
+    mov rax, [rsp + 40 + {SCRATCH_A}]
+    mov rdx, [rsp + 40 + {SCRATCH_B}]
+    mov rcx, [rsp + 40 + {SCRATCH_RSP}]
+    push 0
+    mov dword ptr [rsp + 4], 259
+    jmp common_entry
+87: mov rax, [rsp + 40 + {SCRATCH_A}]
+    mov rdx, [rsp + 40 + {SCRATCH_B}]
+    mov rcx, [rsp + 40 + {SCRATCH_RSP}]
+88: push 0
+    mov dword ptr [rsp + 4], {VECTOR_TIMER}
+    jmp common_entry
+
+    .globl event_entry
+    .p2align 6
+event_entry:
+    test byte ptr [rsp + 8], 3
+    jz 88f
+    mov [rsp + 40 + {SCRATCH_A}], rax
+    mov [rsp + 40 + {SCRATCH_B}], rdx
+    mov [rsp + 40 + {SCRATCH_RSP}], rcx
+    jmp 85b
+88: push 0
+    mov dword ptr [rsp + 4], {VECTOR_EVENT}
+    jmp common_entry
 
     # ---- page faults --------------------------------------------------------
     .globl pf_entry
@@ -481,33 +670,31 @@ pf_entry:
     swapgs
     mov byte ptr [rsp + 48 + {MODE}], 1
     mov rax, [rsp + 48 + {KERNEL_SP}]
-    mov rdx, [rsp + 40]
-71: mov [rax - 8], rdx
+    and qword ptr [rsp], 0x7ffffff7     # reserved bits are the host's affair
+71: pop qword ptr [rax - 48]            # the error code
     EX 71b, bad_stack
-72: mov [rax - 64], rcx
+72: pop qword ptr [rax - 40]            # rip
     EX 72b, bad_stack
-    mov rdx, [rsp + 32]
-    mov [rax - 16], rdx
-    mov rdx, [rsp + 24]
-    mov [rax - 24], rdx
-    mov rdx, [rsp + 16]
-    mov [rax - 32], rdx
-    mov rdx, [rsp + 8]
-    mov [rax - 40], rdx
-    mov edx, [rsp]
-    and edx, ~8                         # reserved bits are the host's affair
-    mov [rax - 48], rdx
-    mov [rax - 56], r11
+73: pop qword ptr [rax - 32]
+    EX 73b, bad_stack
+74: pop qword ptr [rax - 24]
+    EX 74b, bad_stack
+75: pop qword ptr [rax - 16]
+    EX 75b, bad_stack
+76: pop qword ptr [rax - 8]
+    EX 76b, bad_stack
+77: mov [rax - 56], r11
+    EX 77b, bad_stack
+70: mov [rax - 64], rcx
+    EX 70b, bad_stack
     sub rax, 64
-    mov [rsp + 32], rax
-    mov rax, [rsp + 48 + {FAST_PF}]
-    mov [rsp + 8], rax
-    mov qword ptr [rsp + 16], 0xe033
-    mov qword ptr [rsp + 24], 0x202
-    mov qword ptr [rsp + 40], 0xe02b
-    mov rax, [rsp + 48 + {SCRATCH_A}]
-    mov rdx, [rsp + 48 + {SCRATCH_B}]
-    add rsp, 8
+    push 0xe02b
+    push rax
+    push 0x202
+    push 0xe033
+    push qword ptr [rsp + 32 + {FAST_PF}]
+    mov rax, [rsp + 40 + {SCRATCH_A}]
+    mov rdx, [rsp + 40 + {SCRATCH_B}]
 pf_iretq:
     iretq
     EX pf_iretq, iret_fault
@@ -594,11 +781,7 @@ vector_stubs:
     .set vec, 0
     .rept 256
     .p2align 4
-    .if vec == 13
-    jmp gp_entry
-    .elseif vec == 14
-    jmp pf_entry
-    .elseif vec == 8 || vec == 10 || vec == 11 || vec == 12 || vec == 17 || vec == 21 || vec == 29 || vec == 30
+    .if vec == 8 || vec == 10 || vec == 11 || vec == 12 || vec == 17 || vec == 21 || vec == 29 || vec == 30
     mov dword ptr [rsp + 4], vec
     jmp common_entry
     .else
@@ -631,6 +814,28 @@ vector_stubs:
     TRACE = const offset_of!(Vcpu, trace),
     HYPERCALLS = const offset_of!(Vcpu, hypercalls),
     IOPL = const offset_of!(Vcpu, iopl),
+    ID = const offset_of!(Vcpu, id),
+    VIRQ_ENTRY = const offset_of!(Vcpu, virq_entry),
+    SHARED_INFO = const offset_of!(Vcpu, shared_info),
+    ONESHOT = const offset_of!(Vcpu, oneshot),
+    PERIOD_NEXT = const offset_of!(Vcpu, period_next),
+    ARMED = const offset_of!(Vcpu, armed),
+    CLOCK_VERSION = const offset_of!(Vcpu, clock_version),
+    CLOCK_SHIFT = const offset_of!(Vcpu, clock_shift),
+    CLOCK_TSC = const offset_of!(Vcpu, clock_tsc),
+    CLOCK_SYSTEM = const offset_of!(Vcpu, clock_system),
+    CLOCK_MUL = const offset_of!(Vcpu, clock_mul),
+    EVENT_CALLBACK = const offset_of!(Vcpu, callbacks)
+        + CALLBACKTYPE_EVENT as usize * size_of::<Handler>() + offset_of!(Handler, rip),
+    TIMER_PORT = const TIMER_PORT,
+    EVTCHN_TABLE = const EVTCHN_TABLE_VA as i64,
+    PORTS = const PORTS,
+    PENDING = const event::PENDING,
+    MASK = const event::MASK,
+    TIME = const time::TIME,
+    VECTOR_TIMER = const VECTOR_TIMER,
+    VECTOR_EVENT = const VECTOR_EVENT,
+    pollers = sym event::POLLERS,
     NR_FRAMES = const offset_of!(Vcpu, nr_frames),
     FRAME_TABLE = const FRAME_TABLE_VA as i64,
     DIRECT = const DIRECT_VA as i64,

@@ -84,6 +84,7 @@ fn poll(me: &Vcpu, arg: u64) -> Result<(), i64> {
         }
     }
     me.polling.store(true, SeqCst);
+    event::POLLERS.fetch_add(1, SeqCst);
     me.poll_until.set(timeout);
     let ready = || {
         ports.iter().any(|p| event::is_pending(*p))
@@ -101,5 +102,6 @@ fn poll(me: &Vcpu, arg: u64) -> Result<(), i64> {
     }
     me.poll_until.set(0);
     me.polling.store(false, SeqCst);
+    event::POLLERS.fetch_sub(1, SeqCst);
     Ok(())
 }

@@ -31,6 +31,8 @@ use crate::{event, smp, time, vmm};
 const SYSCALL: u32 = 256;
 const SYSCALL32: u32 = 257;
 const SYSENTER: u32 = 258;
+/// The timer's short way stopped after it raised the VIRQ.
+const TIMER_RAISED: u32 = 259;
 
 const X2APIC_EOI: u32 = 0x80b;
 const DR6_TRAPS: u64 = 0xe00f;
@@ -51,6 +53,7 @@ pub extern "C" fn from_guest(regs: &mut Regs) {
         3 | 4 => bounce::exception(me, regs, vector, None),
         0x80 => software_interrupt(me, regs, 0x80, 0, (0x80 << 3) | 2),
         SYSCALL | SYSCALL32 | SYSENTER => system_call(me, regs, vector),
+        TIMER_RAISED => event::wake_pollers(),
         0..32 => {
             let code = has_error_code(vector).then_some(code);
             bounce::exception(me, regs, vector, code);
