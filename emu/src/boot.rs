@@ -43,9 +43,9 @@ pub extern "C" fn start(id: u32) -> ! {
     me.id.set(id);
     me.nr_frames.set(boot_info().nr_frames);
     me.virq_entry.set(evtchn::entry(evtchn::VIRQ, id, 0));
-    me.shared_info
-        .set(direct_va(boot_info().shared_info << 12));
+    me.shared_info.set(direct_va(boot_info().shared_info << 12));
     me.armed.set(u64::MAX);
+    me.smp.set(u8::from(boot_info().nr_vcpus > 1));
     if id == 0 {
         descriptors::build_idt();
         READY.store(true, Release);

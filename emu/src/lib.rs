@@ -37,7 +37,17 @@ pub(crate) fn spin(done: impl Fn() -> bool) {
 }
 #[cfg(not(target_os = "none"))]
 pub(crate) fn spin(_done: impl Fn() -> bool) {
+    #[cfg(test)]
+    mmu::race_tests::wait();
+    #[cfg(not(test))]
     core::hint::spin_loop();
+}
+
+/// Marks a place where another vcpu may come between two steps; the unit tests make it so.
+#[inline(always)]
+pub(crate) fn race_window() {
+    #[cfg(test)]
+    mmu::race_tests::let_others_run();
 }
 
 /// After an entry of an upper-level table went away or changed.

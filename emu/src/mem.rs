@@ -95,10 +95,11 @@ pub fn direct_va(ma: u64) -> u64 {
 /// Takes the ordinary entries of an L1 table from index `from` on: present ones with allowed bits,
 /// of the domain's own plain frames. Does for each what `mmu::rules::take_l1` does, in as few
 /// instructions as it goes, because this is most of the work of pinning. Returns the index of the
-/// first entry that is not ordinary, or 512.
+/// first entry that is not ordinary, or 512. The MMU lock is held: frames get no type meanwhile.
 pub fn take_ordinary(mfn: u64, from: usize, nr_frames: u64) -> usize {
     use crate::mmu::rules::L1_FORBIDDEN;
-    use xenner_emu_abi::frame::{COUNT_ONE, NOT_OWNED, TYPE_MASK};
+    use xenner_emu_abi::frame::{COUNT_ONE, FULL, NOT_OWNED, TYPE_MASK};
+    const { assert!(FULL == 1 << 31) };
     if from >= 512 {
         return 512;
     }
@@ -125,6 +126,7 @@ pub fn take_ordinary(mfn: u64, from: usize, nr_frames: u64) -> usize {
             "test {e:l}, 2",
             "jz 3f",
             "lock add dword ptr [{f}], {one}",
+            "js 6f",
             "3:",
             "test {e:l}, 4",
             "jnz 5f",
@@ -133,6 +135,9 @@ pub fn take_ordinary(mfn: u64, from: usize, nr_frames: u64) -> usize {
             "add {at}, 8",
             "cmp {at}, {end}",
             "jb 2b",
+            "jmp 4f",
+            "6:",
+            "lock sub dword ptr [{f}], {one}",
             "4:",
             at = inout(reg) at,
             end = in(reg) start + 4096,
@@ -369,10 +374,15 @@ pub fn read_guest_u32(va: u64) -> Result<u32, Fault> {
 /// Replaces one byte of guest code, whatever the mapping's rights.
 #[cfg(target_os = "none")]
 pub fn patch_code(cr3: u64, va: u64, byte: u8) {
-    if let Some((ma, _)) = crate::mmu::walk::translate(cr3, va) {
-        // SAFETY: a mapped frame of the domain; one byte, so that other vcpus see the old
-        // instruction or the new one.
+    use crate::mmu::{rules, walk};
+    if let Some((ma, _)) = walk::translate(cr3, va)
+        && ma >> 12 < boot_info().nr_frames
+        && rules::take_writable(ma >> 12).is_ok()
+    {
+        // SAFETY: a frame of the domain that is no page table, and is held so; one byte, so that
+        // other vcpus see the old instruction or the new one.
         unsafe { (direct(ma) as *mut u8).write_volatile(byte) };
+        rules::drop_writable(ma >> 12);
     }
 }
 
@@ -561,6 +571,16 @@ pub mod host {
             ..Default::default()
         };
         INFO.set(Some(Box::leak(Box::new(info))));
+    }
+
+    /// What makes another thread's machine memory this thread's.
+    pub fn share() -> impl Fn() + Send + Copy {
+        let (memory, records, info) = (MEMORY.get(), RECORDS.get(), INFO.get());
+        move || {
+            MEMORY.set(memory);
+            RECORDS.set(records);
+            INFO.set(info);
+        }
     }
 
     pub(super) fn direct(ma: u64) -> u64 {

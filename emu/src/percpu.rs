@@ -12,12 +12,14 @@ use xenner_emu_abi::mailbox::Regs;
 
 /// A vcpu has never been initialised.
 pub const STATE_NEW: u32 = 0;
+/// Another vcpu gives it its context.
+pub const STATE_INITIALISING: u32 = 1;
 /// A vcpu has a context and is not running.
-pub const STATE_DOWN: u32 = 1;
+pub const STATE_DOWN: u32 = 2;
 /// Another vcpu asked this one to start.
-pub const STATE_STARTING: u32 = 2;
+pub const STATE_STARTING: u32 = 3;
 /// A vcpu runs guest code (or is blocked).
-pub const STATE_UP: u32 = 3;
+pub const STATE_UP: u32 = 4;
 
 /// Flag of a trap or callback: set the event mask on entry.
 pub const MASK_EVENTS: u8 = 4;
@@ -72,6 +74,8 @@ pub struct Vcpu {
     pub id: Cell<u32>,
     /// The event channel table's entry of a VIRQ that notifies this vcpu.
     pub virq_entry: Cell<u32>,
+    /// The domain has other vcpus.
+    pub smp: Cell<u8>,
     /// shared_info, in the direct map.
     pub shared_info: Cell<u64>,
     /// System time at which the one-shot timer fires, 0 if off.

@@ -274,6 +274,7 @@ pub fn build(
     write_m2p(m, map)?;
     let l4 = write_tables(m, map, &pages, hole_l4)?;
     write_frame_table_hole(m, map)?;
+    hold_rings(m, map, &pages)?;
     write_start_info(m, map, &pages, plan)?;
     seed_grants(m, map, &pages)?;
     Ok(Built {
@@ -440,6 +441,16 @@ fn write_m2p(m: &Memory, map: &MachineMap) -> Result<(), MemoryError> {
         map.m2p_entries,
         value,
     )
+}
+
+/// Counts the process' own use of the rings' frames: it writes there at any time, so that they must
+/// not become page tables, whatever the guest unmaps.
+fn hold_rings(m: &Memory, map: &MachineMap, pages: &Pages) -> Result<(), MemoryError> {
+    for page in [pages.store, pages.console] {
+        let record = map.frame_table + pfn_to_mfn(page) * 4;
+        m.store_u32(record, m.load_u32(record)? + COUNT_ONE)?;
+    }
+    Ok(())
 }
 
 /// Records in the frame table that the frames of the hole are not the domain's.

@@ -209,3 +209,31 @@ fn accesses_do_not_wrap_around() {
     assert!(s.va().write(u64::MAX - 3, &[1; 4]).is_ok());
     assert!(s.va().read(u64::MAX, &mut []).is_ok());
 }
+
+#[test]
+fn a_frame_is_held_while_it_is_written() {
+    let s = Space::new();
+    let record = s.map.frame_table + DATA * 4;
+    s.memory.store_u32(record, frame::COUNT_ONE).unwrap();
+    let held = Held::new(&s.memory, &s.map, DATA << 12).unwrap();
+    assert_eq!(s.memory.load_u32(record).unwrap(), 2 * frame::COUNT_ONE);
+    drop(held);
+    assert_eq!(s.va().write(VA + 8, b"x"), Ok(()));
+    assert_eq!(s.memory.load_u32(record).unwrap(), frame::COUNT_ONE);
+    // the mapping is still there, but another vcpu made a page table of the frame meanwhile
+    for typed in [
+        frame::TYPE_L1 | frame::COUNT_ONE,
+        frame::TYPE_SEGDESC | frame::COUNT_ONE,
+        frame::NOT_OWNED,
+        frame::FULL,
+    ] {
+        s.memory.store_u32(record, typed).unwrap();
+        assert_eq!(s.va().write(VA + 8, b"y"), Err(Fault), "{typed:#x}");
+        assert_eq!(s.memory.load_u32(record).unwrap(), typed);
+    }
+    let mut byte = [0];
+    s.va().read(VA + 8, &mut byte).unwrap();
+    assert_eq!(&byte, b"x");
+    // shared frames have no record
+    assert!(Held::new(&s.memory, &s.map, s.map.shared_info).is_ok());
+}

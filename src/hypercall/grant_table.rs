@@ -3,13 +3,13 @@
 
 use std::sync::PoisonError;
 
-use xenner_emu_abi::frame;
 use xenner_emu_abi::layout::{DOMID, GRANT_FRAMES, PAGE_SIZE};
 use xenner_xen_abi::errno::*;
 use xenner_xen_abi::grant_table::*;
 use xenner_xen_abi::xen::DOMID_SELF;
 
 use super::{Answer, Call};
+use crate::guest_va::Held;
 
 /// Operations of one call; guests batch far fewer, and a vcpu is not to be held for long.
 const MAX_BATCH: u64 = 4096;
@@ -143,13 +143,11 @@ fn copy(call: &Call<'_>, at: u64) -> Result<i16, crate::guest_va::Fault> {
         };
         *place = ma + offset;
     }
-    let record = call.domain.map.frame_table + places[1] / PAGE_SIZE * 4;
     let memory = &call.domain.memory;
     // page tables are written by their own rules alone
-    let refused = frame::TYPE_MASK | frame::NOT_OWNED;
-    if memory.load_u32(record).map_or(true, |r| r & refused != 0) {
+    let Ok(_held) = Held::new(memory, &call.domain.map, places[1]) else {
         return Ok(GNTST_PERMISSION_DENIED);
-    }
+    };
     let mut data = vec![0; len as usize];
     let done = memory
         .read(places[0], &mut data)

@@ -157,8 +157,12 @@ fn populate(call: &Call<'_>, arg: u64) -> Answer {
         let Some(mfn) = absent_frame(call, pfn, &mut lowest)? else {
             return Ok(i as i64);
         };
-        m.store_u32(map.frame_table + mfn * 4, 0)
-            .map_err(|_| EINVAL)?;
+        // A vcpu that was about to map the frame when it went away may have counted that: no page
+        // then, until the mapping is gone.
+        let record = map.frame_table + mfn * 4;
+        if !m.replace_u32(record, NOT_OWNED, 0).map_err(|_| EINVAL)? {
+            return Ok(i as i64);
+        }
         m.store(map.m2p + mfn * 8, pfn).map_err(|_| EINVAL)?;
         *pages += 1;
         call.guest
@@ -172,7 +176,7 @@ fn populate(call: &Call<'_>, arg: u64) -> Answer {
 fn absent_frame(call: &Call<'_>, pfn: u64, lowest: &mut u64) -> Result<Option<u64>, i64> {
     let (m, map) = (&call.domain.memory, &call.domain.map);
     let out = |mfn: u64| -> Result<bool, i64> {
-        Ok(m.load_u32(map.frame_table + mfn * 4).map_err(|_| EINVAL)? & NOT_OWNED != 0)
+        Ok(m.load_u32(map.frame_table + mfn * 4).map_err(|_| EINVAL)? == NOT_OWNED)
     };
     let own = pfn_to_mfn(pfn);
     if out(own)? {

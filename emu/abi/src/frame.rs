@@ -20,8 +20,14 @@ pub const TYPE_MASK: u32 = 0xf;
 pub const PINNED: u32 = 1 << 4;
 /// The frame is not the domain's (ballooned out, or a hole in the machine map).
 pub const NOT_OWNED: u32 = 1 << 5;
+/// The frame's content is being checked or given up as that of its type: entries are changed by
+/// the vcpu alone that holds the MMU lock.
+pub const BUSY: u32 = 1 << 6;
 /// One reference to the type, or one writable mapping.
 pub const COUNT_ONE: u32 = 1 << 8;
+/// Set once there are so many references that the next ones are refused, long before the count
+/// could wrap.
+pub const FULL: u32 = 1 << 31;
 
 /// The record's type.
 pub const fn kind(record: u32) -> u32 {

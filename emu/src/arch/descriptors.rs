@@ -9,8 +9,8 @@ use core::ptr::write_volatile;
 
 use xenner_emu_abi::area::{AREA_GDT, AREA_IST_TOP, AREA_SIZE, AREA_STUB, AREA_TSS, AREA_VCPU};
 use xenner_emu_abi::boot::FLAG_SYSCALL_STAYS_USER;
-use xenner_emu_abi::mailbox::{VECTOR_EVENT, VECTOR_TIMER};
 use xenner_emu_abi::layout::{TRAMPOLINE_VA, VCPU_AREA_VA, WINDOW_LDT, WINDOW_SIZE, WINDOW_VA};
+use xenner_emu_abi::mailbox::{VECTOR_EVENT, VECTOR_TIMER};
 
 use super::cpu;
 use crate::mem::boot_info;

@@ -16,9 +16,9 @@
 use core::arch::global_asm;
 use core::mem::offset_of;
 
-use xenner_emu_abi::frame::{NOT_OWNED, TYPE_MASK};
 use xenner_emu_abi::area::{AREA_MAILBOX, AREA_VCPU};
 use xenner_emu_abi::evtchn::PORTS;
+use xenner_emu_abi::frame::{BUSY, FULL, NOT_OWNED, TYPE_L1, TYPE_MASK};
 use xenner_emu_abi::layout::{
     DIRECT_VA, EVTCHN_TABLE_VA, FRAME_TABLE_VA, HOLE_SHIFT, HOLE_TAG, TRAMPOLINE_VA,
 };
@@ -157,7 +157,7 @@ hypercall_iretq:
 mmu_update_one:
     cmp rsi, 1
     jne hypercall_general
-    cmp r10d, 0x7ff0                    # DOMID_SELF
+    cmp r10, 0x7ff0                     # DOMID_SELF
     jne hypercall_general
     mov rcx, rdi
     shr rcx, {HOLE_SHIFT}
@@ -169,7 +169,7 @@ mmu_update_one:
     EX 52b, mmu_general
     test cl, 7                          # MMU_NORMAL_PT_UPDATE alone
     jne mmu_general
-    push rdx
+    push rdx                            # from here on rsi and r10 are free: their values are known
     push rdi
     mov rdi, rcx
     shr rdi, 12
@@ -177,32 +177,33 @@ mmu_update_one:
     jae 59f
     movabs rdx, {FRAME_TABLE}
     mov eax, [rdx + rdi*4]
-    and eax, 15
-    cmp eax, 1                          # TYPE_L1
+    test eax, {NO_FREE_L1}
     jne 59f
-    test r11b, 1
+    test al, 1                          # TYPE_L1
+    jz 59f
+    cmp byte ptr [rsp + 64 + {SMP}], 0
+    jne 62f
+63: test r11b, 1
     jz 55f
     movabs rax, {L1_FORBIDDEN}
     test r11, rax
-    jne 59f
-    mov rax, r11
-    shl rax, 12
-    shr rax, 24                         # the frame it names
-    cmp rax, [rsp + 64 + {NR_FRAMES}]
-    jae 59f
+    jne 58f
+    mov rsi, r11
+    shl rsi, 12
+    shr rsi, 24                         # the frame it names
+    cmp rsi, [rsp + 64 + {NR_FRAMES}]
+    jae 58f
+    mov eax, [rdx + rsi*4]
     test r11b, 2
     jz 53f
-    mov edi, 0x100                      # one writable mapping more
-    lock xadd [rdx + rax*4], edi
-    test edi, {TYPED_OR_FOREIGN}
+    test eax, {NOT_WRITABLE}
     jne 58f
-    or r11, 4
-    jmp 55f
-53: test byte ptr [rdx + rax*4], {NOT_OWNED}
-    jne 59f
-    or r11, 4
-55: movabs rdi, {DIRECT}
-    xchg [rdi + rcx], r11               # r11: the old entry
+    lea r10d, [rax + 0x100]             # one writable mapping more
+    lock cmpxchg [rdx + rsi*4], r10d
+    jne 58f
+54: or r11, 4
+55: movabs rsi, {DIRECT}
+    xchg [rsi + rcx], r11               # r11: the old entry
     mov eax, r11d
     and eax, 3
     cmp eax, 3
@@ -211,9 +212,13 @@ mmu_update_one:
     shr r11, 24
     cmp r11, [rsp + 64 + {NR_FRAMES}]
     jae 56f
-    lock sub dword ptr [rdx + r11*4], 0x100
     mov byte ptr [rip + {writable_dropped}], 1
-56: pop rdi
+    lock sub dword ptr [rdx + r11*4], 0x100
+56: cmp byte ptr [rsp + 64 + {SMP}], 0
+    jne 64f
+65: mov esi, 1
+    mov r10d, 0x7ff0
+    pop rdi
     pop rdx
     shl qword ptr [rsp + 48 + {TRACE}], 8
     mov byte ptr [rsp + 48 + {TRACE}], 1
@@ -223,12 +228,29 @@ mmu_update_one:
     jne 57f
 60: mov rcx, [rsp + 48 + {INFO}]
     cmp word ptr [rcx], 1
-    je 54f
+    je 66f
     add rsp, 8
 mmu_iretq:
     iretq
     EX mmu_iretq, iret_fault
-54:                                     # an event is to be delivered
+53: test al, {NOT_OWNED}
+    jz 54b
+    jmp 58f
+62: lea esi, [rax + 0x100]              # others may drop the table: it is held meanwhile
+    lock cmpxchg [rdx + rdi*4], esi
+    je 63b
+    jmp 59f
+64: mov eax, -0x100
+    lock xadd [rdx + rdi*4], eax
+    cmp eax, 0x200
+    jae 65b
+    push r8                             # that was the last reference
+    push r9
+    call {l1_released}
+    pop r9
+    pop r8
+    jmp 65b
+66:                                     # an event is to be delivered
     SAVE_ARGUMENTS
     jmp 13b
 57:                                     # the number done
@@ -242,8 +264,12 @@ mmu_iretq:
 mmu_done_fault:
     mov rax, -14                        # EFAULT
     jmp 60b
-58: lock sub dword ptr [rdx + rax*4], 0x100
-59: pop rdi
+58: cmp byte ptr [rsp + 64 + {SMP}], 0
+    je 59f
+    lock sub dword ptr [rdx + rdi*4], 0x100     # if it was the last, the general way finds that
+59: mov esi, 1
+    mov r10d, 0x7ff0
+    pop rdi
     pop rdx
 mmu_general:
     mov eax, 1
@@ -840,7 +866,10 @@ vector_stubs:
     FRAME_TABLE = const FRAME_TABLE_VA as i64,
     DIRECT = const DIRECT_VA as i64,
     L1_FORBIDDEN = const L1_FORBIDDEN as i64,
-    TYPED_OR_FOREIGN = const TYPE_MASK | NOT_OWNED,
+    NO_FREE_L1 = const (TYPE_MASK & !TYPE_L1 | NOT_OWNED | BUSY | FULL) as i32,
+    NOT_WRITABLE = const (TYPE_MASK | NOT_OWNED | FULL) as i32,
+    SMP = const offset_of!(Vcpu, smp),
+    l1_released = sym crate::mmu::types::l1_released,
     NOT_OWNED = const NOT_OWNED,
     NMI_BLOCKED = const offset_of!(Vcpu, nmi_blocked),
     HOLE_SHIFT = const HOLE_SHIFT,

@@ -1,6 +1,6 @@
 //! mmuext_op: pins, base pointers, TLB flushes, LDT.
 
-use xenner_emu_abi::frame::{self, TYPE_L4, TYPE_NONE, TYPE_SEGDESC};
+use xenner_emu_abi::frame::{TYPE_L4, TYPE_SEGDESC};
 use xenner_emu_abi::layout::WINDOW_LDT;
 use xenner_emu_abi::pte;
 use xenner_xen_abi::errno::{EACCES, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP};
@@ -98,12 +98,12 @@ fn one(me: &Vcpu, cmd: u32, arg1: u64, arg2: u64) -> Result<(), i64> {
         // the number of entries is 32 bits; what is above it is whatever the guest had there
         MMUEXT_SET_LDT => set_ldt(me, arg1, arg2 & 0xffff_ffff),
         MMUEXT_CLEAR_PAGE => {
-            plain_frame(arg1)?;
+            let _held = plain_frame(arg1)?;
             clear_frame(arg1);
             Ok(())
         }
         MMUEXT_COPY_PAGE => {
-            plain_frame(arg1)?;
+            let _held = plain_frame(arg1)?;
             if !rules::owned(arg2) {
                 return Err(EINVAL);
             }
@@ -115,13 +115,21 @@ fn one(me: &Vcpu, cmd: u32, arg1: u64, arg2: u64) -> Result<(), i64> {
     }
 }
 
-/// A frame that may be written as ordinary memory.
-fn plain_frame(mfn: u64) -> Result<(), i64> {
-    if rules::owned(mfn) && frame::kind(frame_record(mfn).load(Relaxed)) == TYPE_NONE {
-        Ok(())
-    } else {
-        Err(EINVAL)
+/// A frame that is written as ordinary memory, and stays that for as long as this is there.
+struct PlainFrame(u64);
+
+impl Drop for PlainFrame {
+    fn drop(&mut self) {
+        rules::drop_writable(self.0);
     }
+}
+
+fn plain_frame(mfn: u64) -> Result<PlainFrame, i64> {
+    if !rules::owned(mfn) {
+        return Err(EINVAL);
+    }
+    rules::take_writable(mfn).map_err(|_| EINVAL)?;
+    Ok(PlainFrame(mfn))
 }
 
 /// Takes a reference to an L4.
@@ -132,12 +140,6 @@ fn get_l4(mfn: u64) -> Result<(), i64> {
     types::get(&types::lock(), mfn, TYPE_L4).map_err(|_| EINVAL)
 }
 
-fn put_l4(mfn: u64) {
-    if !types::put_held(mfn) {
-        types::put(&types::lock(), mfn);
-    }
-}
-
 /// Installs the L4 of guest kernel mode.
 ///
 /// # Errors
@@ -146,7 +148,7 @@ pub fn new_baseptr(me: &Vcpu, mfn: u64) -> Result<(), i64> {
     get_l4(mfn)?;
     let old = me.kernel_cr3.replace(mfn << 12);
     cpu::write_cr3(mfn << 12);
-    put_l4(old >> 12);
+    types::release(old >> 12);
     Ok(())
 }
 
@@ -156,7 +158,7 @@ fn new_user_baseptr(me: &Vcpu, mfn: u64) -> Result<(), i64> {
     }
     let old = me.user_cr3.replace(mfn << 12);
     if old != 0 {
-        put_l4(old >> 12);
+        types::release(old >> 12);
     }
     Ok(())
 }

@@ -17,7 +17,9 @@ use super::{misc, mmuext, sched};
 use crate::arch::{cpu, descriptors};
 use crate::mem::{Fault, boot_info, current, read_guest, read_guest_words, vcpu, write_guest};
 use crate::mmu::{rules, types};
-use crate::percpu::{Handler, MASK_EVENTS, STATE_DOWN, STATE_NEW, STATE_STARTING, STATE_UP, Vcpu};
+use crate::percpu::{
+    Handler, MASK_EVENTS, STATE_DOWN, STATE_INITIALISING, STATE_NEW, STATE_STARTING, STATE_UP, Vcpu,
+};
 use crate::trap::{msr, privileged};
 use crate::{event, smp, time, vmm};
 
@@ -151,9 +153,18 @@ pub fn take_info(me: &Vcpu) {
 }
 
 fn initialise(target: &'static Vcpu, at: u64) -> Result<(), i64> {
-    if target.state.load(Acquire) != STATE_NEW {
-        return Err(EEXIST);
-    }
+    // two callers at once would drop the references of one twice
+    target
+        .state
+        .compare_exchange(STATE_NEW, STATE_INITIALISING, SeqCst, Relaxed)
+        .map_err(|_| EEXIST)?;
+    let done = take_context(target, at);
+    let state = if done.is_ok() { STATE_DOWN } else { STATE_NEW };
+    target.state.store(state, SeqCst);
+    done
+}
+
+fn take_context(target: &'static Vcpu, at: u64) -> Result<(), i64> {
     if target.id.get() as usize >= XEN_LEGACY_MAX_VCPUS && target.info_ma.load(SeqCst) == 0 {
         return Err(EINVAL);
     }
@@ -221,9 +232,7 @@ fn initialise(target: &'static Vcpu, at: u64) -> Result<(), i64> {
     target
         .kernel_mode
         .set(u8::from(flags & 4 != 0 || regs[17] & 3 == 0));
-    take_tables(target, at, cr3, user_cr3)?;
-    target.state.store(STATE_DOWN, SeqCst);
-    Ok(())
+    take_tables(target, at, cr3, user_cr3)
 }
 
 /// Takes the references that the context's base pointers and GDT mean.
@@ -305,7 +314,7 @@ fn start_regs(r: &[u64; 21]) -> Regs {
 
 fn up(target: &Vcpu) -> Result<(), i64> {
     match target.state.load(Acquire) {
-        STATE_NEW => Err(EINVAL),
+        STATE_NEW | STATE_INITIALISING => Err(EINVAL),
         STATE_DOWN => {
             target.state.store(STATE_STARTING, SeqCst);
             smp::interrupt(target.id.get(), VECTOR_CALL);
@@ -316,7 +325,7 @@ fn up(target: &Vcpu) -> Result<(), i64> {
 }
 
 fn down(me: &Vcpu, target: &Vcpu) -> Result<(), i64> {
-    if target.state.load(Acquire) == STATE_NEW {
+    if matches!(target.state.load(Acquire), STATE_NEW | STATE_INITIALISING) {
         return Err(EINVAL);
     }
     target.state.store(STATE_DOWN, SeqCst);

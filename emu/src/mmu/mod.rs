@@ -10,4 +10,6 @@ pub mod update;
 pub mod walk;
 
 #[cfg(test)]
+pub(crate) mod race_tests;
+#[cfg(test)]
 mod tests;

@@ -1,9 +1,9 @@
 //! Which entries a table of each level may hold, and what is added to them.
 
 use core::sync::atomic::AtomicU8;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
-use xenner_emu_abi::frame::{COUNT_ONE, NOT_OWNED, TYPE_MASK};
+use xenner_emu_abi::frame::{COUNT_ONE, FULL, NOT_OWNED, TYPE_MASK};
 use xenner_emu_abi::pte::{self, A, G, P, PCD, PSE, PWT, RW, US};
 use xenner_xen_abi::errno::{EBUSY, EINVAL};
 
@@ -32,12 +32,43 @@ pub fn shared(mfn: u64) -> bool {
     mfn >= info.shared_start && mfn < info.shared_end
 }
 
+/// Takes a reference to a frame below `nr_frames` as a writable mapping does: while it is held the
+/// frame gets no type. In one step, so that nobody ever sees a count that is not to stay.
+///
+/// # Errors
+/// EINVAL for a frame that is not the domain's; EBUSY for a page table or descriptor page, or
+/// for more mappings than are counted.
+#[inline]
+pub fn take_writable(mfn: u64) -> Result<(), i64> {
+    let slot = frame_record(mfn);
+    let mut record = slot.load(Relaxed);
+    loop {
+        if record & (TYPE_MASK | NOT_OWNED | FULL) != 0 {
+            return Err(if record & NOT_OWNED != 0 {
+                EINVAL
+            } else {
+                EBUSY
+            });
+        }
+        crate::race_window();
+        match slot.compare_exchange(record, record + COUNT_ONE, Acquire, Relaxed) {
+            Ok(_) => return Ok(()),
+            Err(seen) => record = seen,
+        }
+    }
+}
+
+/// Drops what [`take_writable`] took.
+#[inline]
+pub fn drop_writable(mfn: u64) {
+    frame_record(mfn).fetch_sub(COUNT_ONE, Release);
+}
+
 /// Checks a new L1 entry and takes the reference that a writable mapping holds on its frame;
 /// returns the entry as it is to be stored.
 ///
 /// # Errors
-/// EINVAL for forbidden bits or a frame that is not the domain's; EBUSY for a writable
-/// mapping of a page table or descriptor page.
+/// EINVAL for forbidden bits or a frame that is not the domain's; EBUSY as [`take_writable`].
 #[inline]
 pub fn take_l1(entry: u64) -> Result<u64, i64> {
     if entry & P == 0 {
@@ -48,18 +79,9 @@ pub fn take_l1(entry: u64) -> Result<u64, i64> {
     }
     let mfn = pte::mfn(entry);
     if mfn < boot_info().nr_frames {
-        let slot = frame_record(mfn);
         if entry & RW != 0 {
-            let record = slot.fetch_add(COUNT_ONE, Relaxed);
-            if record & (TYPE_MASK | NOT_OWNED) != 0 {
-                slot.fetch_sub(COUNT_ONE, Relaxed);
-                return Err(if record & NOT_OWNED != 0 {
-                    EINVAL
-                } else {
-                    EBUSY
-                });
-            }
-        } else if slot.load(Relaxed) & NOT_OWNED != 0 {
+            take_writable(mfn)?;
+        } else if frame_record(mfn).load(Relaxed) & NOT_OWNED != 0 {
             return Err(EINVAL);
         }
     } else if !shared(mfn) {
@@ -74,8 +96,9 @@ pub fn drop_l1(entry: u64) {
     if entry & (P | RW) == P | RW {
         let mfn = pte::mfn(entry);
         if mfn < boot_info().nr_frames {
-            frame_record(mfn).fetch_sub(COUNT_ONE, Relaxed);
-            WRITABLE_DROPPED.store(1, Relaxed);
+            // first: whoever finds the count at zero is to find this as well
+            WRITABLE_DROPPED.store(1, SeqCst);
+            drop_writable(mfn);
         }
     }
 }

@@ -3,9 +3,11 @@
 //! All of it runs under the domain's MMU lock ([`lock`]).
 
 use core::sync::atomic::AtomicBool;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
-use xenner_emu_abi::frame::{self, COUNT_ONE, PINNED, TYPE_L1, TYPE_L4, TYPE_NONE, TYPE_SEGDESC};
+use xenner_emu_abi::frame::{
+    self, BUSY, COUNT_ONE, FULL, PINNED, TYPE_L1, TYPE_L4, TYPE_MASK, TYPE_NONE, TYPE_SEGDESC,
+};
 use xenner_emu_abi::layout::{HOLE_END_SLOT, HOLE_FIRST_SLOT};
 use xenner_emu_abi::pte::{self, P};
 use xenner_xen_abi::errno::{EBUSY, EINVAL};
@@ -42,8 +44,7 @@ pub fn get_held(mfn: u64, kind: u32) -> bool {
     }
     let slot = frame_record(mfn);
     let record = slot.load(Relaxed);
-    frame::kind(record) == kind
-        && frame::count(record) != 0
+    record & (TYPE_MASK | BUSY | FULL) == kind
         && slot
             .compare_exchange(record, record + COUNT_ONE, Acquire, Relaxed)
             .is_ok()
@@ -54,10 +55,29 @@ pub fn get_held(mfn: u64, kind: u32) -> bool {
 pub fn put_held(mfn: u64) -> bool {
     let slot = frame_record(mfn);
     let record = slot.load(Relaxed);
+    crate::race_window();
     frame::count(record) > 1
         && slot
             .compare_exchange(record, record - COUNT_ONE, Release, Relaxed)
             .is_ok()
+}
+
+/// Drops a reference, by the short way if that does.
+#[inline]
+pub fn release(mfn: u64) {
+    if !put_held(mfn) {
+        put(&lock(), mfn);
+    }
+}
+
+/// The entry code dropped the last reference to an L1 table that it held while it changed an entry:
+/// the type ends, unless somebody has taken it anew.
+pub extern "C" fn l1_released(mfn: u64) {
+    let lock = lock();
+    let record = frame_record(mfn).load(Relaxed);
+    if record & (TYPE_MASK | BUSY) == TYPE_L1 && frame::count(record) == 0 {
+        end(&lock, mfn, record);
+    }
 }
 
 /// Takes a reference to a frame as a page table of `kind` (the level) or as a descriptor
@@ -71,31 +91,39 @@ pub fn get(lock: &MmuLock, mfn: u64, kind: u32) -> Result<(), i64> {
         return Err(EINVAL);
     }
     let slot = frame_record(mfn);
-    let record = slot.load(Relaxed);
-    if frame::kind(record) == kind {
-        slot.fetch_add(COUNT_ONE, Relaxed);
-        return Ok(());
+    let mut record = slot.load(Relaxed);
+    while frame::kind(record) == kind {
+        if record & (BUSY | FULL) != 0 {
+            return Err(EBUSY);
+        }
+        // counts change without the lock
+        match slot.compare_exchange(record, record + COUNT_ONE, Acquire, Relaxed) {
+            Ok(_) => return Ok(()),
+            Err(seen) => record = seen,
+        }
     }
     // typed first, so that a table that maps itself writable is found out; a frame that is
-    // mapped writable has a count and stays what it is
-    let free = record & PINNED;
+    // mapped writable has a count and stays what it is. Nobody else changes entries meanwhile.
     if slot
-        .compare_exchange(free, free | kind | COUNT_ONE, Acquire, Relaxed)
+        .compare_exchange(0, kind | COUNT_ONE | BUSY, Acquire, Relaxed)
         .is_err()
     {
         return Err(EBUSY);
     }
-    if rules::WRITABLE_DROPPED.load(Relaxed) != 0 {
-        rules::WRITABLE_DROPPED.store(0, Relaxed);
+    if rules::WRITABLE_DROPPED.load(SeqCst) != 0 {
+        rules::WRITABLE_DROPPED.store(0, SeqCst);
         crate::flush_stale_mappings();
     }
+    crate::race_window();
     let valid = match kind {
         TYPE_L1 => validate_l1(mfn),
         TYPE_SEGDESC => crate::descriptors::validate_page(mfn),
         level => validate_upper(lock, mfn, level),
     };
-    if valid.is_err() {
-        slot.store(free, Release);
+    if valid.is_ok() {
+        slot.fetch_and(!BUSY, Release);
+    } else {
+        slot.store(0, Release);
     }
     valid
 }
@@ -103,25 +131,50 @@ pub fn get(lock: &MmuLock, mfn: u64, kind: u32) -> Result<(), i64> {
 /// Drops a reference to a frame's type; with the last one the type ends.
 pub fn put(lock: &MmuLock, mfn: u64) {
     let slot = frame_record(mfn);
-    let record = slot.load(Relaxed);
-    if frame::count(record) > 1 {
-        slot.fetch_sub(COUNT_ONE, Relaxed);
-        return;
+    let mut record = slot.load(Relaxed);
+    while frame::count(record) > 1 {
+        match slot.compare_exchange(record, record - COUNT_ONE, Release, Relaxed) {
+            Ok(_) => return,
+            Err(seen) => record = seen,
+        }
     }
-    match frame::kind(record) {
-        TYPE_NONE => return,
+    if !end(lock, mfn, record) {
+        // somebody took a reference just now: this one is not the last any more
+        put(lock, mfn);
+    }
+}
+
+/// Ends the type of a frame whose record says that nobody else holds it. False: the record
+/// changed meanwhile.
+fn end(lock: &MmuLock, mfn: u64, record: u32) -> bool {
+    let slot = frame_record(mfn);
+    let kind = frame::kind(record);
+    if kind == TYPE_NONE {
+        return true;
+    }
+    // from here on entries are not changed without the lock
+    if slot
+        .compare_exchange(record, record | BUSY, Acquire, Relaxed)
+        .is_err()
+    {
+        return false;
+    }
+    crate::race_window();
+    match kind {
         TYPE_L1 => drop_l1_entries(mfn, 512),
         TYPE_SEGDESC => {}
         kind => drop_entries(lock, mfn, kind, 512),
     }
-    slot.fetch_sub(COUNT_ONE | frame::kind(record), Release);
+    crate::race_window();
+    slot.store(0, Release);
+    true
 }
 
 fn validate_l1(mfn: u64) -> Result<(), i64> {
     let mut i = next_used(mfn, 0);
     while i < 512 {
         i = take_ordinary(mfn, i, boot_info().nr_frames);
-        if i == 512 {
+        if i >= 512 {
             break;
         }
         let slot = entry(mfn, i);

@@ -2,9 +2,9 @@
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use xenner_emu_abi::frame::{self, TYPE_L1, TYPE_L4, TYPE_NONE};
+use xenner_emu_abi::frame::{self, FULL, TYPE_L1, TYPE_L4, TYPE_NONE};
 use xenner_emu_abi::pte::{self, A, D, P};
-use xenner_xen_abi::errno::EINVAL;
+use xenner_xen_abi::errno::{EBUSY, EINVAL};
 
 use super::{rules, types};
 use crate::mem::{boot_info, frame_record, word};
@@ -33,21 +33,45 @@ pub fn entry(ma: u64, value: u64, how: Store) -> Result<u64, i64> {
     if mfn >= boot_info().nr_frames || ma & 7 != 0 {
         return Err(EINVAL);
     }
-    let record = frame_record(mfn).load(Relaxed);
-    match frame::kind(record) {
-        TYPE_L1 => {
-            let new = rules::take_l1(value)?;
-            let old = store(ma, new, how);
-            match how {
-                Store::IfEqual(want) if want != old => rules::drop_l1(new),
-                _ => rules::drop_l1(old),
+    loop {
+        let record = frame_record(mfn).load(Relaxed);
+        match frame::kind(record) {
+            // The table stays one for as long as it is held here: its last reference may go on
+            // another vcpu, and the entries with it.
+            TYPE_L1 if types::get_held(mfn, TYPE_L1) => {
+                let done = l1(ma, value, how);
+                types::release(mfn);
+                return done;
             }
-            Ok(old)
+            TYPE_L1 if record & FULL != 0 => return Err(EBUSY),
+            // Ordinary memory, held as by a writable mapping so that it does not become a table.
+            TYPE_NONE => match rules::take_writable(mfn) {
+                Ok(()) => {
+                    crate::race_window();
+                    let old = store(ma, value, how);
+                    rules::drop_writable(mfn);
+                    return Ok(old);
+                }
+                Err(_) if frame::kind(frame_record(mfn).load(Relaxed)) != TYPE_NONE => {}
+                Err(e) => return Err(e),
+            },
+            level @ 2..=TYPE_L4 => return upper(ma, value, how, level),
+            // its type begins or ends, or the count changed just now
+            TYPE_L1 => drop(types::lock()),
+            _ => return Err(EINVAL),
         }
-        TYPE_NONE if record & frame::NOT_OWNED == 0 => Ok(store(ma, value, how)),
-        level @ 2..=TYPE_L4 => upper(ma, value, how, level),
-        _ => Err(EINVAL),
     }
+}
+
+fn l1(ma: u64, value: u64, how: Store) -> Result<u64, i64> {
+    let new = rules::take_l1(value)?;
+    crate::race_window();
+    let old = store(ma, new, how);
+    match how {
+        Store::IfEqual(want) if want != old => rules::drop_l1(new),
+        _ => rules::drop_l1(old),
+    }
+    Ok(old)
 }
 
 #[inline]
@@ -93,11 +117,11 @@ fn upper(ma: u64, value: u64, how: Store, level: u32) -> Result<u64, i64> {
     }
     word(ma).store(new, SeqCst);
     if old & P != 0 {
+        // before the table below may become ordinary memory: a TLB may still lead to it
+        if old != new {
+            crate::flush_all_after_upper_change();
+        }
         types::put(&lock, pte::mfn(old));
-    }
-    drop(lock);
-    if old & P != 0 && old != new {
-        crate::flush_all_after_upper_change();
     }
     Ok(old)
 }
