@@ -123,6 +123,12 @@ pub struct Vcpu {
     pub poll_until: Cell<u64>,
     /// Guest-virtual address of the runstate area, 0 if none.
     pub runstate: AtomicU64,
+    /// Guest-virtual address of the time record's second copy, 0 if none.
+    pub time_area: AtomicU64,
+    /// The copy is to be made whatever its version.
+    pub time_area_stale: AtomicBool,
+    /// Version of the copy.
+    pub time_area_version: Cell<u32>,
     /// Present `RUNSTATE_*`.
     pub runstate_now: Cell<u32>,
     /// Stolen time already accounted for, in ns.

@@ -7,6 +7,7 @@
 #![expect(unsafe_code)]
 
 use core::arch::asm;
+use core::array;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use xenner_emu_abi::boot::FLAG_STEAL_TIME;
@@ -14,9 +15,9 @@ use xenner_xen_abi::vcpu::{RUNSTATE_RUNNABLE, RUNSTATE_RUNNING, XEN_RUNSTATE_UPD
 use xenner_xen_abi::xen::VIRQ_TIMER;
 
 use crate::arch::cpu::{rdtsc, wrmsr};
-use crate::event;
 use crate::mem::{boot_info, current, direct_va, info_u64, write_guest};
 use crate::percpu::Vcpu;
+use crate::{event, time_area};
 
 const MSR_TSC_DEADLINE: u32 = 0x6e0;
 const MSR_KVM_WALL_CLOCK: u32 = 0x4b56_4d00;
@@ -62,22 +63,26 @@ pub fn start_steal_time(v: &Vcpu) {
     }
 }
 
-fn clock(v: &Vcpu) -> Clock {
+/// A consistent copy of the vcpu's `struct vcpu_time_info`, as words.
+pub fn record(v: &Vcpu) -> [u64; 4] {
     let base = v.info.load(Relaxed) + TIME;
     loop {
-        let version = info_u64(base, 0).load(SeqCst) as u32;
-        let tsc = info_u64(base, 8).load(SeqCst);
-        let system = info_u64(base, 16).load(SeqCst);
-        let scale = info_u64(base, 24).load(SeqCst);
+        let record: [u64; 4] = array::from_fn(|i| info_u64(base, i as u64 * 8).load(SeqCst));
+        let version = record[0] as u32;
         if version & 1 == 0 && info_u64(base, 0).load(SeqCst) as u32 == version {
-            return Clock {
-                version,
-                tsc,
-                system,
-                mul: scale as u32,
-                shift: (scale >> 32) as i8,
-            };
+            return record;
         }
+    }
+}
+
+fn clock(v: &Vcpu) -> Clock {
+    let [version, tsc, system, scale] = record(v);
+    Clock {
+        version: version as u32,
+        tsc,
+        system,
+        mul: scale as u32,
+        shift: (scale >> 32) as i8,
     }
 }
 
@@ -118,7 +123,10 @@ fn forget_clock(v: &Vcpu) {
 /// The time stamp at which system time reaches `ns`; 1 if that is past already.
 fn tsc_at(v: &Vcpu, ns: u64) -> u64 {
     let c = clock(v);
-    remember(v, c);
+    if v.clock_version.get() != c.version {
+        remember(v, c);
+        time_area::follow(v);
+    }
     if ns <= c.system || c.mul == 0 {
         return 1;
     }

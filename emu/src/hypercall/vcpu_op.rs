@@ -21,7 +21,7 @@ use crate::percpu::{
     Handler, MASK_EVENTS, STATE_DOWN, STATE_INITIALISING, STATE_NEW, STATE_STARTING, STATE_UP, Vcpu,
 };
 use crate::trap::{msr, privileged};
-use crate::{event, smp, time, vmm};
+use crate::{event, smp, time, time_area, vmm};
 
 /// Shortest period of the periodic timer.
 const MIN_PERIOD: u64 = 1_000_000;
@@ -60,6 +60,9 @@ fn op(me: &Vcpu, target: &'static Vcpu, cmd: u32, arg: u64) -> Result<i64, i64> 
             if own {
                 time::runstate(me, RUNSTATE_RUNNING);
             }
+        }
+        VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA => {
+            time_area::register(me, target, fault(read_guest(arg))?)?;
         }
         VCPUOP_SET_PERIODIC_TIMER => {
             let period = fault(read_guest(arg))?;

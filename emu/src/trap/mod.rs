@@ -25,7 +25,7 @@ use crate::mem::{
     boot_info, current, extable_fixup, interrupted_frame, read_guest_u8, return_frame,
 };
 use crate::percpu::{MASK_EVENTS, Vcpu};
-use crate::{event, smp, time, vmm};
+use crate::{event, smp, time, time_area, vmm};
 
 /// Pseudo vectors of the entry code.
 const SYSCALL: u32 = 256;
@@ -155,6 +155,7 @@ fn interrupt(me: &Vcpu, vector: u32) {
             cpu::wrmsr(X2APIC_EOI, 0);
             smp::serve_flush(me);
             vcpu_op::take_info(me);
+            time_area::follow(me);
             if me.idle_rsp.get() == 0 || !me.idle.load(Relaxed) {
                 vcpu_op::park_if_down(me);
             }

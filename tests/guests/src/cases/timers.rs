@@ -23,6 +23,7 @@ pub const TESTS: &[Test] = &[
     t("time-wallclock", wall),
     t("time-runstate", runstate),
     t("time-runstate-area", runstate_area),
+    t("time-area", time_area),
     t("timer-past", past),
     t("timer-future", future),
     t("timer-stop", stop),
@@ -189,6 +190,31 @@ fn runstate_area() -> Result {
     vcpu_op(VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA, 0, &mut a);
     same!(second.state, RUNSTATE_RUNNING, "state");
     check!(grown >= 15 * MS, "blocked time grew by {grown} ns");
+    Ok(())
+}
+
+fn time_area() -> Result {
+    let va = a_page()?;
+    let mut a = VcpuRegisterTimeMemoryArea { addr: va + 64 };
+    let register = |a: &mut VcpuRegisterTimeMemoryArea| {
+        vcpu_op(VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA, 0, a)
+    };
+    same!(register(&mut a), 0, "register");
+    let own = record(this().info.get() + 32);
+    let copy = record(va + 64);
+    let words = |t: &VcpuTimeInfo| (t.tsc_timestamp, t.system_time, t.tsc_to_system_mul, t.flags);
+    // the record may have been brought up to date in between: times agree all the same
+    let tsc = crate::arch::vcpu::rdtsc();
+    let (x, y) = (scale(&own, tsc), scale(&copy, tsc));
+    check!(x.abs_diff(y) < MS, "{x} and {y} differ");
+    if own.version == copy.version {
+        check!(words(&copy) == words(&own), "the records differ");
+    }
+    // an area in the hypervisor's range is refused, and 0 ends it
+    a.addr = 0xffff_8300_0000_0000;
+    check!(register(&mut a) < 0, "the hypervisor's memory was taken");
+    a.addr = 0;
+    same!(register(&mut a), 0, "end");
     Ok(())
 }
 
