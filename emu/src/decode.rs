@@ -254,6 +254,18 @@ pub fn load64(code: &[u8]) -> Option<(u8, u8)> {
     Some(((p.len + 1 + len) as u8, p.reg(rest[0])))
 }
 
+/// Decodes `xchg [memory], r64` without prefixes but REX: length and register.
+pub fn exchange64(code: &[u8]) -> Option<(u8, u8)> {
+    let [rex, 0x87, rest @ ..] = code else {
+        return None;
+    };
+    if rex & 0xf8 != 0x48 {
+        return None;
+    }
+    let len = operand_len(rest)?;
+    Some(((2 + len) as u8, rest[0] >> 3 & 7 | (rex & 4) << 1))
+}
+
 /// What an instruction does to its memory operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]

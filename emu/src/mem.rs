@@ -458,16 +458,52 @@ pub fn write_guest_u8(va: u64, value: u8) -> Result<(), Fault> {
     if bad == 0 { Ok(()) } else { Err(Fault) }
 }
 
-/// Reads up to `buf.len()` instruction bytes at `va`; returns how many could be read.
+/// Reads the instruction bytes at `va`; returns how many could be read.
+///
+/// Two loads do as a rule; byte by byte only where the next page is not there.
 #[cfg(target_os = "none")]
-pub fn fetch(va: u64, buf: &mut [u8]) -> usize {
-    for (i, b) in buf.iter_mut().enumerate() {
+pub fn fetch(va: u64) -> ([u8; 16], usize) {
+    let mut bytes = [0; 16];
+    if let Ok([low, high]) = read_guest_words(va) {
+        bytes[..8].copy_from_slice(&low.to_le_bytes());
+        bytes[8..].copy_from_slice(&high.to_le_bytes());
+        return (bytes, MAX_INSN);
+    }
+    for (i, b) in bytes.iter_mut().take(MAX_INSN).enumerate() {
         match read_guest_u8(va.wrapping_add(i as u64)) {
             Ok(v) => *b = v,
-            Err(Fault) => return i,
+            Err(Fault) => return (bytes, i),
         }
     }
-    buf.len()
+    (bytes, MAX_INSN)
+}
+
+/// Writes `words` at guest-virtual `va`, in one string instruction, because interpreted ring 0 pays
+/// for each.
+///
+/// # Errors
+/// [`Fault`] if the range touches the hypervisor's, or is not all mapped writable; what is before
+/// the fault is written.
+#[cfg(target_os = "none")]
+pub fn write_guest_words(va: u64, words: &[u64]) -> Result<(), Fault> {
+    if !guest_range(va, words.len() as u64 * 8) {
+        return Err(Fault);
+    }
+    let left: u64;
+    // SAFETY: reads the slice; a fault of the destination is caught by the exception table, and
+    // leaves a count behind.
+    unsafe {
+        asm!(
+            "2: rep movsq",
+            "3:",
+            ".pushsection .extable, \"a\"", ".quad 2b, 3b", ".popsection",
+            inout("rcx") words.len() as u64 => left,
+            inout("rsi") words.as_ptr() => _,
+            inout("rdi") va => _,
+            options(nostack)
+        );
+    }
+    if left == 0 { Ok(()) } else { Err(Fault) }
 }
 
 /// The M2P's entry of a frame.

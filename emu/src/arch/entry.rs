@@ -12,6 +12,7 @@
 //! - Only `iretq` to ring 3 leaves; nothing returns from ring 0 to ring 0 by `iretq`,
 //!   because interpreted ring 0 does not know that.
 //! - Every access to guest-virtual memory stands in the exception table.
+//! - The direction flag is the guest's until `cld`, which comes before any call of Rust.
 
 use core::arch::global_asm;
 use core::mem::offset_of;
@@ -115,6 +116,7 @@ hypercall:                              # rsp: vcpu record - 48: error, rip, cs,
     je vcpu_op_one
 hypercall_general:
     SAVE_ARGUMENTS
+    cld                                 # a trap leaves the guest's direction
     cmp rax, 64
     jae 12f
     shl qword ptr [rsp + 112 + {TRACE}], 8
@@ -142,6 +144,7 @@ hypercall_iretq:
     mov rax, -38                        # ENOSYS
     jmp 15b
 13:                                     # an event is to be delivered: the whole frame
+    cld
     mov [rsp + 24], rax
     SAVE_REST
     mov rdi, rsp
@@ -246,6 +249,7 @@ mmu_iretq:
     jae 65b
     push r8                             # that was the last reference
     push r9
+    cld
     call {l1_released}
     pop r9
     pop r8
@@ -427,6 +431,7 @@ iret_kernel_iretq:
 51: mov rcx, [rcx + 16]
     EX 51b, bad_iret_frame
     SAVE_ALL
+    cld
     mov rdi, rsp
     sub rsp, 8
     call {iret_slow}

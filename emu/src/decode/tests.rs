@@ -243,6 +243,10 @@ proptest! {
         let regs = registers();
         let ours = memory_write(&code, &regs);
         let theirs = iced(&code).and_then(|i| Some((i, expected_change(&i, &regs)?)));
+        if let Some((len, reg)) = exchange64(&code) {
+            let same = ours.is_some_and(|w| (w.len, w.size, w.change) == (len, 8, Change::Xchg(reg)));
+            prop_assert!(same, "{:02x?}", code);
+        }
         match (ours, theirs) {
             (None, None) => {}
             (Some(w), Some((i, change))) => {

@@ -11,7 +11,7 @@ use xenner_xen_abi::arch_x86_64::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
 use crate::arch::cpu;
 use crate::event;
 use crate::hypercall::misc;
-use crate::mem::{Fault, write_guest};
+use crate::mem::{Fault, write_guest_words};
 use crate::percpu::{Handler, MASK_EVENTS, Vcpu};
 use crate::vmm;
 
@@ -95,28 +95,25 @@ struct Frame<'a> {
 impl Frame<'_> {
     /// Writes the frame below `sp`; returns the new stack pointer.
     fn push(&self, extra: Extra) -> Result<u64, Fault> {
-        let mut sp = self.sp;
-        let mut put = |value: u64| {
-            sp = sp.wrapping_sub(8);
-            write_guest(sp, value)
-        };
-        put(self.regs.ss & 0xffff)?;
-        put(self.regs.rsp)?;
-        put(self.rflags)?;
-        put(self.cs)?;
-        put(self.regs.rip)?;
+        let r = self.regs;
+        let (rip, cs, rflags, rsp, ss) = (r.rip, self.cs, self.rflags, r.rsp, r.ss & 0xffff);
         match extra {
-            Extra::None => {}
-            Extra::Code(code) => put(u64::from(code))?,
-            Extra::Selectors([es, ds, fs, gs]) => {
-                for s in [gs, fs, es, ds] {
-                    put(u64::from(s))?;
-                }
+            Extra::None => self.write(&[r.rcx, r.r11, rip, cs, rflags, rsp, ss]),
+            Extra::Code(code) => {
+                let code = u64::from(code);
+                self.write(&[r.rcx, r.r11, code, rip, cs, rflags, rsp, ss])
+            }
+            Extra::Selectors(selectors) => {
+                // es, ds, fs, gs as they come; the frame has ds first
+                let [es, ds, fs, gs] = selectors.map(u64::from);
+                self.write(&[r.rcx, r.r11, ds, es, fs, gs, rip, cs, rflags, rsp, ss])
             }
         }
-        put(self.regs.r11)?;
-        put(self.regs.rcx)?;
-        Ok(sp)
+    }
+
+    fn write(&self, words: &[u64]) -> Result<u64, Fault> {
+        let sp = self.sp.wrapping_sub(words.len() as u64 * 8);
+        write_guest_words(sp, words).map(|()| sp)
     }
 }
 

@@ -72,8 +72,12 @@ fn page_table_write(me: &Vcpu, regs: &mut Regs, va: u64) -> bool {
     {
         return false;
     }
-    let mut code = [0u8; 15];
-    let n = fetch(regs.rip, &mut code);
+    let (code, n) = fetch(regs.rip);
+    if va & 7 == 0
+        && let Some((len, reg)) = decode::exchange64(&code[..n])
+    {
+        return exchange(regs, ma, len, reg);
+    }
     let Some(insn) = decode::memory_write(&code[..n], regs) else {
         return false;
     };
@@ -81,6 +85,20 @@ fn page_table_write(me: &Vcpu, regs: &mut Regs, va: u64) -> bool {
         return false;
     }
     write_entry(regs, ma, &insn)
+}
+
+/// XCHG of a whole entry with a register, which is how Linux takes entries out of live tables: what
+/// `write_entry` does, without a look at the old value first.
+fn exchange(regs: &mut Regs, ma: u64, len: u8, reg: u8) -> bool {
+    let register = decode::gpr(regs, reg);
+    match update::entry(ma, *register, Store::Plain) {
+        Ok(old) => {
+            *register = old;
+            regs.rip = regs.rip.wrapping_add(u64::from(len));
+            true
+        }
+        Err(_) => false,
+    }
 }
 
 fn write_entry(regs: &mut Regs, ma: u64, insn: &MemoryWrite) -> bool {
@@ -115,8 +133,7 @@ fn m2p_read(regs: &mut Regs, va: u64) -> bool {
     {
         return false;
     }
-    let mut code = [0u8; 15];
-    let n = fetch(regs.rip, &mut code);
+    let (code, n) = fetch(regs.rip);
     let Some((len, reg)) = decode::load64(&code[..n]) else {
         return false;
     };

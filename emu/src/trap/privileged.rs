@@ -24,9 +24,8 @@ pub const CR4_GUEST: u64 = CR4_TSD | CR4_DE | CR4_FSGSBASE | CR4_OSXSAVE;
 
 /// #UD: the forced CPUID, and INT n where it arrives as #UD.
 pub fn invalid_opcode(me: &Vcpu, regs: &mut Regs) {
-    let mut code = [0u8; 7];
-    let n = fetch(regs.rip, &mut code);
-    if n == 7 && code[..5] == XEN_EMULATE_PREFIX && code[5..] == [0x0f, 0xa2] {
+    let (code, n) = fetch(regs.rip);
+    if n >= 7 && code[..5] == XEN_EMULATE_PREFIX && code[5..7] == [0x0f, 0xa2] {
         forced_cpuid(me, regs);
         regs.rip = regs.rip.wrapping_add(7);
     } else if n >= 2 && code[0] == 0xcd {
@@ -68,8 +67,7 @@ fn forced_cpuid(me: &Vcpu, regs: &mut Regs) {
 /// #GP with error code 0: carries out the instruction if it is one that Xen does for a PV
 /// guest. False: the guest gets the fault.
 pub fn emulate(me: &Vcpu, regs: &mut Regs) -> bool {
-    let mut code = [0u8; 15];
-    let n = fetch(regs.rip, &mut code);
+    let (code, n) = fetch(regs.rip);
     let Some((insn, len)) = decode::privileged(&code[..n]) else {
         return false;
     };

@@ -196,9 +196,8 @@ fn runstate_area() -> Result {
 fn time_area() -> Result {
     let va = a_page()?;
     let mut a = VcpuRegisterTimeMemoryArea { addr: va + 64 };
-    let register = |a: &mut VcpuRegisterTimeMemoryArea| {
-        vcpu_op(VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA, 0, a)
-    };
+    let register =
+        |a: &mut VcpuRegisterTimeMemoryArea| vcpu_op(VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA, 0, a);
     same!(register(&mut a), 0, "register");
     let own = record(this().info.get() + 32);
     let copy = record(va + 64);

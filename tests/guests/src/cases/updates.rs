@@ -3,6 +3,7 @@
 use super::t;
 use crate::arch::memory::{PAGE, alloc_pages, read64, write64};
 use crate::arch::probe::Probe;
+use crate::arch::trap::Regs;
 use crate::harness::machine::{info, m2p, mfn_of};
 use crate::harness::paging::*;
 use crate::harness::runner::{Result, Test, a_page, l1_entry, paged};
@@ -23,6 +24,7 @@ pub const TESTS: &[Test] = &[
     t("paging-machphys", machphys),
     t("paging-m2p-read-only", m2p_read_only),
     t("paging-clear-copy", clear_copy),
+    t("paging-direction-flag", direction_flag),
     t("paging-flush", flush),
 ];
 
@@ -245,6 +247,34 @@ fn m2p_read_only() -> Result {
         "m2p of frame 0: {:#x}",
         m2p(0)
     );
+    Ok(())
+}
+
+/// A hypercall does not take the caller's direction flag for its own, and leaves it as it was.
+fn direction_flag() -> Result {
+    let a = a_page()?;
+    for i in 0..512 {
+        write64(a + i * 8, 0x77);
+    }
+    let op = a_page()?;
+    write64(op, MMUEXT_CLEAR_PAGE.into());
+    write64(op + 8, mfn_of(a));
+    let o = Probe::kernel(code!(
+        "std", "syscall", "pushfq", "pop r8", "cld", "nop", "int3"
+    ))
+    .regs(Regs {
+        rax: HYPERVISOR_MMUEXT_OP,
+        rdi: op,
+        rsi: 1,
+        r10: DOMID_SELF.into(),
+        ..Regs::default()
+    })
+    .run();
+    same!(o.trap.number, 3, "vector ({:x?})", o.trap);
+    same!(o.regs().rax, 0, "clear");
+    same!(o.regs().r8 >> 10 & 1, 1, "direction flag");
+    let left = (0..512).filter(|i| read64(a + i * 8) != 0).count();
+    same!(left, 0, "words that were not cleared");
     Ok(())
 }
 
