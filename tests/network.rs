@@ -269,7 +269,7 @@ fn jumbo_frames(first: &mut Session, second: &mut Session) -> Result<(), Failed>
 
 /// No line of trouble in the guest's kernel log.
 fn quiet_log(session: &mut Session) -> Result<(), Failed> {
-    let trouble = "WARNING: CPU|BUG:|Oops|Call Trace|netfront.*(error|fail)|stall";
+    let trouble = "WARNING: CPU|BUG:|Oops|Call Trace|netfront.*(error|fail)|soft lockup";
     let log = session.shell(&format!("dmesg | grep -E '{trouble}' || true"), PATIENCE)?;
     if log.is_empty() {
         Ok(())
