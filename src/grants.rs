@@ -11,7 +11,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{debug, warn};
-use xenner_emu_abi::frame::{COUNT_ONE, NOT_OWNED, TYPE_MASK};
+use xenner_emu_abi::frame::{COUNT_ONE, FULL, NOT_OWNED, TYPE_MASK};
 use xenner_emu_abi::layout::{GRANT_FRAMES, PAGE_SIZE};
 use xenner_pvdevices::domain::{Access, BACKEND_DOMID, GrantError, GrantTable, Granted};
 use xenner_xen_abi::grant_table::{
@@ -134,8 +134,8 @@ impl Grants {
                 matches!(self.memory.load_u32(record), Ok(r) if r & NOT_OWNED == 0)
             }
             Access::Write => self.update(record, |r| {
-                let ordinary = r & (TYPE_MASK | NOT_OWNED) == 0;
-                ordinary.then(|| r.checked_add(COUNT_ONE)).flatten()
+                let free = r & (TYPE_MASK | NOT_OWNED | FULL) == 0;
+                free.then_some(r + COUNT_ONE)
             }),
         }
     }
