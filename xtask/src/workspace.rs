@@ -120,17 +120,32 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Hard-link or copy `from` to `to`, replacing what was there.
+///
+/// By a new name and a rename: copying onto a link of the same file would empty it, as would happen
+/// where two commands do this at the same time.
 pub fn place(from: &Path, to: &Path) -> Result<()> {
     if let Some(parent) = to.parent() {
         make_dir(parent)?;
     }
-    if to.symlink_metadata().is_ok() {
-        fs::remove_file(to).map_err(Error::file("replace", to))?;
+    let new = beside(to);
+    if new.symlink_metadata().is_ok() {
+        fs::remove_file(&new).map_err(Error::file("replace", &new))?;
     }
-    if fs::hard_link(from, to).is_ok() {
-        return Ok(());
+    if fs::hard_link(from, &new).is_err() {
+        fs::copy(from, &new)
+            .map(drop)
+            .map_err(Error::file("copy", from))?;
     }
-    fs::copy(from, to)
-        .map(drop)
-        .map_err(Error::file("copy", from))
+    fs::rename(&new, to).map_err(Error::file("rename to", to))?;
+    // renaming a link onto another link of the same file leaves both
+    match fs::remove_file(&new) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", &new)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// A name in the same directory that no other process uses.
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}", std::process::id()))
 }
