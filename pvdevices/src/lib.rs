@@ -4,6 +4,7 @@
 //! they need of the domain comes through the traits of [`domain`], so that each of them runs on the
 //! host against a frontend made for a test.
 
+mod bell;
 pub mod blkback;
 pub mod consback;
 pub mod domain;

@@ -2,21 +2,22 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::bell::Bell;
 use crate::domain::{Channel, ChannelError, Notify};
 
 /// Both ends of a port.
 #[derive(Debug)]
 struct Ends {
     port: u32,
-    to_backend: OwnedFd,
-    to_frontend: OwnedFd,
+    to_backend: Bell,
+    to_frontend: Bell,
     /// Events that the backend sent.
     sent: AtomicU64,
     bound: AtomicBool,
@@ -38,8 +39,8 @@ impl Ports {
         let port = port.expect("a free port");
         let ends = Arc::new(Ends {
             port,
-            to_backend: new_eventfd(),
-            to_frontend: new_eventfd(),
+            to_backend: Bell::new().expect("an eventfd"),
+            to_frontend: Bell::new().expect("an eventfd"),
             sent: AtomicU64::new(0),
             bound: AtomicBool::new(false),
         });
@@ -85,7 +86,7 @@ impl MockPort {
 
     /// Sends the backend an event (`EVTCHNOP_send`).
     pub fn send(&self) {
-        ring(&self.ends.to_backend);
+        self.ends.to_backend.ring();
     }
 
     /// Waits for an event of the backend and takes note of it; false if there is none in time.
@@ -96,7 +97,7 @@ impl MockPort {
         match poll(&mut fds, Some(&timeout)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => false,
             Ok(_) => {
-                silence(&self.ends.to_frontend);
+                self.ends.to_frontend.silence();
                 true
             }
             Err(error) => panic!("poll: {error}"),
@@ -129,13 +130,13 @@ struct MockChannel(Arc<Ends>);
 impl Notify for MockChannel {
     fn notify(&self) {
         self.0.sent.fetch_add(1, Ordering::AcqRel);
-        ring(&self.0.to_frontend);
+        self.0.to_frontend.ring();
     }
 }
 
 impl Channel for MockChannel {
     fn clear(&self) {
-        silence(&self.0.to_backend);
+        self.0.to_backend.silence();
     }
 }
 
@@ -149,17 +150,4 @@ impl Drop for MockChannel {
     fn drop(&mut self) {
         self.0.bound.store(false, Ordering::Release);
     }
-}
-
-pub(super) fn new_eventfd() -> OwnedFd {
-    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd")
-}
-
-pub(super) fn ring(fd: &OwnedFd) {
-    rustix::io::write(fd, &1u64.to_ne_bytes()).expect("an eventfd takes 1");
-}
-
-pub(super) fn silence(fd: &OwnedFd) {
-    // Fails if it is silent already.
-    let _ = rustix::io::read(fd, &mut [0; 8]);
 }

@@ -1,12 +1,12 @@
 //! A store without permissions, quotas and transactions of others: a map of paths, and watches.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use super::PATIENCE;
-use super::event::{new_eventfd, ring, silence};
+use crate::bell::Bell;
 use crate::domain::{DeviceNodes, Store, StoreRefused, Watch};
 
 /// A store for tests.
@@ -203,7 +203,7 @@ impl Store for MockStore {
         let watched = Arc::new(Watched {
             paths: paths.iter().map(|&path| path.to_owned()).collect(),
             events: Mutex::default(),
-            bell: new_eventfd(),
+            bell: Bell::new().expect("an eventfd"),
         });
         for path in paths {
             watched.put(path);
@@ -217,7 +217,7 @@ impl Store for MockStore {
 struct Watched {
     paths: Vec<String>,
     events: Mutex<VecDeque<String>>,
-    bell: OwnedFd,
+    bell: Bell,
 }
 
 impl Watched {
@@ -227,7 +227,7 @@ impl Watched {
 
     fn put(&self, path: &str) {
         self.events().push_back(path.to_owned());
-        ring(&self.bell);
+        self.bell.ring();
     }
 }
 
@@ -239,7 +239,7 @@ impl Watch for MockWatch {
         let mut events = self.0.events();
         let event = events.pop_front();
         if event.is_none() {
-            silence(&self.0.bell);
+            self.0.bell.silence();
         }
         event
     }

@@ -5,16 +5,16 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use rustix::event::{EventfdFlags, eventfd};
 use xenner_xen_abi::io::netif::*;
 use xenner_xen_abi::io::xenbus::XenbusState;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::{MacAddr, NetBack, NetControl, RX_ENTRY, TX_ENTRY, VifConfig};
+use crate::bell::Bell;
 use crate::domain::{Access, PAGE_SIZE};
 use crate::mock::{GrantedPage, MockDomain, MockFrontend, MockPort, MockRing, MockStore, PATIENCE};
 use crate::netend::{GsoKind, NetEnd, Offload, Offloads, Sent, Wait};
@@ -49,7 +49,7 @@ struct EndState {
 #[derive(Debug, Clone)]
 pub struct MockEnd {
     state: Arc<(Mutex<EndState>, Condvar)>,
-    bell: Arc<OwnedFd>,
+    bell: Arc<Bell>,
 }
 
 impl MockEnd {
@@ -69,10 +69,9 @@ impl MockEnd {
             can,
             guest_can: Offloads::empty(),
         };
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         Self {
             state: Arc::new((Mutex::new(state), Condvar::new())),
-            bell: Arc::new(eventfd(0, flags).expect("an eventfd")),
+            bell: Arc::new(Bell::new().expect("an eventfd")),
         }
     }
 
@@ -81,7 +80,7 @@ impl MockEnd {
     }
 
     fn ring(&self) {
-        rustix::io::write(&self.bell, &1u64.to_ne_bytes()).expect("an eventfd takes 1");
+        self.bell.ring();
     }
 
     /// Sends the guest a frame.
@@ -209,7 +208,7 @@ impl NetEnd for MockEnd {
         }
         let Some((offload, frame)) = state.to_guest.pop_front() else {
             // Nobody else clears it, and whoever rings next puts a frame first.
-            let _silent = rustix::io::read(&self.bell, &mut [0; 8]);
+            self.bell.silence();
             return None;
         };
         buf[..frame.len()].copy_from_slice(&frame);

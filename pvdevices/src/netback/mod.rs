@@ -246,7 +246,7 @@ impl NetBack {
         rings: Vec<(TxRing, RxRing)>,
         (can, switch): (Abilities, FilterSwitch),
     ) -> Result<(), DeviceError> {
-        let stop = Arc::new(Stop::new().map_err(std::io::Error::from)?);
+        let stop = Arc::new(Stop::new()?);
         self.stop = Some(stop.clone());
         let ends = self.ends.drain(..rings.len()).collect::<Vec<_>>();
         // The first queue's thread looks after the filter for all.

@@ -6,7 +6,8 @@
 //! on the host, a host end that is busy leaves packets on the ring.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use super::frame::{Claims, adapt, describe};
 use super::multicast::{FilterSwitch, MulticastFilter};
 use super::rx::RxRing;
 use super::tx::{Taken, TxRing};
+use crate::bell::Bell;
 use crate::domain::PAGE_SIZE;
 use crate::netend::{MAX_FRAME, NetEnd, Offload, Offloads, Sent};
 use crate::xenbus::DeviceError;
@@ -36,24 +38,21 @@ const UNNOTIFIED: Duration = Duration::from_millis(30);
 #[derive(Debug)]
 pub(super) struct Stop {
     flag: AtomicBool,
-    bell: OwnedFd,
+    bell: Bell,
 }
 
 impl Stop {
-    pub(super) fn new() -> Result<Self, Errno> {
-        use rustix::event::{EventfdFlags, eventfd};
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             flag: AtomicBool::new(false),
-            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            bell: Bell::new()?,
         })
     }
 
     /// Ends all threads that share it.
     pub(super) fn ring(&self) {
         self.flag.store(true, Ordering::Release);
-        // The counter cannot overflow.
-        let written = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
-        debug_assert!(written.is_ok(), "{written:?}");
+        self.bell.ring();
     }
 }
 

@@ -2,20 +2,21 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use xenner_xen_abi::io::xenbus::XenbusState;
 
 use super::error::DeviceError;
 use super::machine::Machine;
 use super::{Device, Keys};
+use crate::bell::Bell;
 use crate::domain::{Domain, Store, Watch};
 
 /// Events of the store that are taken note of at a time.
@@ -64,14 +65,14 @@ pub(super) enum Command {
 #[derive(Debug, Clone)]
 pub(super) struct Commands {
     queue: mpsc::Sender<Command>,
-    bell: Arc<OwnedFd>,
+    bell: Arc<Bell>,
 }
 
 impl Commands {
     /// Puts a command; a thread that has ended needs none.
     fn send(&self, command: Command) {
         if self.queue.send(command).is_ok() {
-            ring_bell(&self.bell);
+            self.bell.ring();
         }
     }
 }
@@ -101,7 +102,7 @@ impl Closer {
 struct Shown {
     state: AtomicU8,
     gone: AtomicBool,
-    gone_fd: OwnedFd,
+    gone_bell: Bell,
 }
 
 /// A device and its thread. Dropping it stops the device as [`DeviceThread::stop`] does.
@@ -120,11 +121,11 @@ pub struct DeviceThread {
 /// The store refuses the nodes, or the host the thread or its descriptors.
 pub fn spawn(device: Box<dyn Device>, mut bus: Bus) -> io::Result<DeviceThread> {
     let name = format!("{} {}", bus.class, bus.id);
-    let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let bell = Arc::new(Bell::new()?);
     let shown = Arc::new(Shown {
         state: AtomicU8::new(XenbusState::Initialising as u8),
         gone: AtomicBool::new(false),
-        gone_fd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        gone_bell: Bell::new()?,
     });
     let (queue, orders) = mpsc::channel();
     let commands = Commands { queue, bell };
@@ -204,7 +205,7 @@ impl DeviceThread {
 
 impl AsFd for DeviceThread {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.shown.gone_fd.as_fd()
+        self.shown.gone_bell.as_fd()
     }
 }
 
@@ -219,7 +220,7 @@ struct Worker {
     machine: Machine,
     watch: Box<dyn Watch>,
     orders: mpsc::Receiver<Command>,
-    bell: Arc<OwnedFd>,
+    bell: Arc<Bell>,
     shown: Arc<Shown>,
     /// Events were left for the next turn.
     more: bool,
@@ -241,7 +242,7 @@ impl Worker {
             if let Some(on_gone) = on_gone {
                 on_gone();
             }
-            ring_bell(&self.shown.gone_fd);
+            self.shown.gone_bell.ring();
         }
         match end {
             Ok(()) => self.machine.into_device(),
@@ -289,7 +290,7 @@ impl Worker {
 
     /// Handles everything that waits; true if the device is to stop.
     fn drain(&mut self) -> bool {
-        silence_bell(&self.bell);
+        self.bell.silence();
         while let Ok(command) = self.orders.try_recv() {
             match command {
                 Command::Stop => return true,
@@ -309,16 +310,4 @@ impl Worker {
         self.more = events == EVENTS_A_TURN;
         false
     }
-}
-
-/// Makes an eventfd readable. Its counter cannot overflow, and nothing else can fail.
-fn ring_bell(fd: &OwnedFd) {
-    let written = rustix::io::write(fd, &1u64.to_ne_bytes());
-    debug_assert!(written.is_ok(), "{written:?}");
-}
-
-fn silence_bell(fd: &OwnedFd) {
-    let mut count = [0; 8];
-    // WOULDBLOCK: nobody rang.
-    let _ = rustix::io::read(fd, &mut count);
 }

@@ -9,14 +9,14 @@ mod uring;
 
 use std::fmt::Debug;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::event::{EventfdFlags, eventfd};
 use vm_memory::VolatileSlice;
 
 use super::policy::Aio;
 use super::request::{Range, Work};
+use crate::bell::Bell;
 use crate::domain::Grant;
 use crate::image::Image;
 
@@ -77,40 +77,6 @@ pub struct Done {
     pub job: Box<Job>,
     /// How it went.
     pub result: io::Result<()>,
-}
-
-/// An eventfd: wakes a thread that polls it.
-#[derive(Debug)]
-pub struct Bell(OwnedFd);
-
-impl Bell {
-    /// A silent one.
-    ///
-    /// # Errors
-    /// The host has no descriptor left.
-    pub fn new() -> io::Result<Self> {
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        Ok(Self(eventfd(0, flags)?))
-    }
-
-    /// Makes the descriptor readable.
-    pub fn ring(&self) {
-        // Fails only when the counter is at its end, and then the descriptor is readable.
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
-    }
-
-    /// Makes it unreadable until the next ring.
-    pub fn silence(&self) {
-        let mut count = [0; 8];
-        // Fails only when nobody rang.
-        let _ = rustix::io::read(&self.0, &mut count);
-    }
-}
-
-impl AsFd for Bell {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
 }
 
 /// Where a queue's jobs come back from the pool.
