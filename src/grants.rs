@@ -11,7 +11,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{debug, warn};
-use xenner_emu_abi::frame::{COUNT_ONE, FULL, NOT_OWNED, TYPE_MASK};
+use xenner_emu_abi::frame::NOT_OWNED;
 use xenner_emu_abi::layout::{GRANT_FRAMES, PAGE_SIZE};
 use xenner_pvdevices::domain::{Access, BACKEND_DOMID, GrantError, GrantTable, Granted};
 use xenner_xen_abi::grant_table::{
@@ -20,6 +20,7 @@ use xenner_xen_abi::grant_table::{
 };
 
 use crate::domain::layout::MachineMap;
+use crate::frames;
 use crate::memory::Memory;
 
 #[cfg(test)]
@@ -71,77 +72,48 @@ impl Grants {
 
     /// Sets the flags that tell the guest of the use, if the entry grants it.
     fn claim(&self, gref: u32, access: Access) -> Result<(), GrantError> {
-        let bad = GrantError::BadReference(gref);
-        let at = self.entry(gref);
-        loop {
-            let word = self.memory.load_u32(at).map_err(|_| bad)?;
-            let (flags, domid) = (word as u16, (word >> 16) as u16);
-            if flags & GTF_TYPE_MASK != GTF_PERMIT_ACCESS || domid != BACKEND_DOMID {
-                return Err(bad);
+        let used = match access {
+            Access::Read => GTF_READING,
+            Access::Write => GTF_READING | GTF_WRITING,
+        };
+        let mut refusal = GrantError::BadReference(gref);
+        let claimed = frames::change(&self.memory, self.entry(gref), |word| {
+            match permits(word, gref, access) {
+                Ok(()) => Some(word | u32::from(used)),
+                Err(e) => {
+                    refusal = e;
+                    None
+                }
             }
-            if access == Access::Write && flags & GTF_READONLY != 0 {
-                return Err(GrantError::ReadOnly(gref));
-            }
-            let used = match access {
-                Access::Read => GTF_READING,
-                Access::Write => GTF_READING | GTF_WRITING,
-            };
-            let new = word | u32::from(used);
-            if self.memory.replace_u32(at, word, new).map_err(|_| bad)? {
-                return Ok(());
-            }
-        }
+        });
+        if claimed { Ok(()) } else { Err(refusal) }
     }
 
     /// Takes flags back that tell of a use that is over.
     fn disclaim(&self, gref: u32, over: u16) {
-        let at = self.entry(gref);
-        let done = self.update(at, |word| Some(word & !u32::from(over)));
-        if !done {
+        let clear = |word| Some(word & !u32::from(over));
+        if !frames::change(&self.memory, self.entry(gref), clear) {
             warn!(target: "xenner::gnttab", "reference {gref}: its flags cannot be cleared");
         }
     }
 
-    /// Replaces a word by what `new` makes of it; false if that is nothing, or there is no word.
-    fn update(&self, at: u64, new: impl Fn(u32) -> Option<u32>) -> bool {
-        loop {
-            let Ok(old) = self.memory.load_u32(at) else {
-                return false;
-            };
-            let Some(wanted) = new(old) else {
-                return false;
-            };
-            match self.memory.replace_u32(at, old, wanted) {
-                Ok(true) => return true,
-                Ok(false) => {}
-                Err(_) => return false,
-            }
-        }
-    }
-
-    fn record(&self, frame: u32) -> u64 {
-        self.map.frame_table + u64::from(frame) * 4
-    }
-
     /// Counts a mapping of the frame, if it may be mapped.
     fn take_frame(&self, frame: u32, access: Access) -> bool {
-        if u64::from(frame) >= self.map.ram_end / PAGE_SIZE {
+        let mfn = u64::from(frame);
+        if mfn >= self.map.ram_end / PAGE_SIZE {
             return false;
         }
-        let record = self.record(frame);
         match access {
             Access::Read => {
-                matches!(self.memory.load_u32(record), Ok(r) if r & NOT_OWNED == 0)
+                let record = self.memory.load_u32(frames::record(&self.map, mfn));
+                matches!(record, Ok(r) if r & NOT_OWNED == 0)
             }
-            Access::Write => self.update(record, |r| {
-                let free = r & (TYPE_MASK | NOT_OWNED | FULL) == 0;
-                free.then_some(r + COUNT_ONE)
-            }),
+            Access::Write => frames::take_writable(&self.memory, &self.map, mfn),
         }
     }
 
     fn put_frame(&self, frame: u32) {
-        if !self.update(self.record(frame), |r| r.checked_sub(COUNT_ONE)) {
+        if !frames::put_writable(&self.memory, &self.map, u64::from(frame)) {
             warn!(target: "xenner::gnttab", "frame {frame:#x}: its count is wrong");
         }
     }
@@ -181,6 +153,18 @@ impl Grants {
             frame: u64::from(frame),
         })
     }
+}
+
+/// Whether the entry with this first word (flags and domain) grants what is wanted.
+fn permits(word: u32, gref: u32, access: Access) -> Result<(), GrantError> {
+    let (flags, domid) = (word as u16, (word >> 16) as u16);
+    if flags & GTF_TYPE_MASK != GTF_PERMIT_ACCESS || domid != BACKEND_DOMID {
+        return Err(GrantError::BadReference(gref));
+    }
+    if access == Access::Write && flags & GTF_READONLY != 0 {
+        return Err(GrantError::ReadOnly(gref));
+    }
+    Ok(())
 }
 
 /// The flags of uses that an entry does not have any more.

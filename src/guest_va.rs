@@ -3,12 +3,12 @@
 //! Everything here is the guest's to change at any moment: tables and data are read once,
 //! and a mapping that is not there is a fault that the guest is told of.
 
-use xenner_emu_abi::frame;
 use xenner_emu_abi::layout::{PAGE_SIZE, in_hole};
 use xenner_emu_abi::pte::{self, P, PSE, RW};
 use xenner_xen_abi::errno::EFAULT;
 
 use crate::domain::layout::MachineMap;
+use crate::frames::Held;
 use crate::memory::Memory;
 
 #[cfg(test)]
@@ -142,55 +142,6 @@ impl<'a> GuestVa<'a> {
     pub fn u64(&self, va: u64) -> Result<u64, Fault> {
         self.bytes(va).map(u64::from_le_bytes)
     }
-}
-
-/// A frame that is written by the process: counted as a writable mapping meanwhile, because another
-/// vcpu may unmap it and make it a page table. Frames above RAM are never page tables.
-#[derive(Debug)]
-pub struct Held<'a> {
-    memory: &'a Memory,
-    record: Option<u64>,
-}
-
-/// Turns before a record that changes all the time counts as a mapping that is not there.
-const TURNS: u32 = 1 << 16;
-
-impl<'a> Held<'a> {
-    /// Holds the frame of machine address `ma`.
-    ///
-    /// # Errors
-    /// It is a page table, a descriptor page, or not the domain's.
-    pub fn new(memory: &'a Memory, map: &MachineMap, ma: u64) -> Result<Self, Fault> {
-        let record = (ma < map.ram_end).then(|| map.frame_table + ma / PAGE_SIZE * 4);
-        if let Some(record) = record {
-            let refused = frame::TYPE_MASK | frame::NOT_OWNED | frame::FULL;
-            change(memory, record, |r| {
-                (r & refused == 0).then_some(r + frame::COUNT_ONE)
-            })?;
-        }
-        Ok(Self { memory, record })
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        if let Some(record) = self.record {
-            // A record without the count was overwritten by a guest in ring 0: its own affair.
-            let _ = change(self.memory, record, |r| r.checked_sub(frame::COUNT_ONE));
-        }
-    }
-}
-
-/// Changes a record of the frame table in one step, if `f` has a new value for it.
-fn change(memory: &Memory, record: u64, f: impl Fn(u32) -> Option<u32>) -> Result<(), Fault> {
-    for _ in 0..TURNS {
-        let old = memory.load_u32(record).map_err(|_| Fault)?;
-        let new = f(old).ok_or(Fault)?;
-        if memory.replace_u32(record, old, new).map_err(|_| Fault)? {
-            return Ok(());
-        }
-    }
-    Err(Fault)
 }
 
 /// Whether bits 47 to 63 of an address are the same.

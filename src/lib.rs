@@ -12,6 +12,7 @@ pub mod disks;
 pub mod domain;
 pub mod evtchn;
 mod fd;
+mod frames;
 pub mod grants;
 pub mod guest_va;
 pub mod hypercall;

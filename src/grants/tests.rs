@@ -1,4 +1,5 @@
 use super::*;
+use xenner_emu_abi::frame::{COUNT_ONE, FULL};
 use xenner_pvdevices::domain::Grant;
 
 const FRAME: u32 = 5;

@@ -1,6 +1,7 @@
 //! Walks of hostile page tables.
 
 use super::*;
+use xenner_emu_abi::frame;
 use xenner_emu_abi::pte::{A, D, NX, US};
 
 const PAGES: u64 = 64;

@@ -9,7 +9,7 @@ use xenner_xen_abi::grant_table::*;
 use xenner_xen_abi::xen::DOMID_SELF;
 
 use super::{Answer, Call};
-use crate::guest_va::Held;
+use crate::frames::Held;
 
 /// Operations of one call; guests batch far fewer, and a vcpu is not to be held for long.
 const MAX_BATCH: u64 = 4096;
