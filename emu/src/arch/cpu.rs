@@ -215,6 +215,16 @@ entry_symbol!(
     "Fix-up of reads of the iret frame."
 );
 entry_symbol!(
+    idle_open,
+    "idle_open",
+    "First instruction of ring 0 that runs with interrupts on."
+);
+entry_symbol!(
+    idle_resume,
+    "idle_resume",
+    "First instruction behind those that run with interrupts on."
+);
+entry_symbol!(
     extable_start,
     "__extable_start",
     "Start of the exception table."

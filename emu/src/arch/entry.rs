@@ -6,7 +6,8 @@
 //! [`Regs`](xenner_emu_abi::mailbox::Regs) and calls Rust.
 //!
 //! Rules that hold throughout:
-//! - Ring 0 runs with interrupts off, except at the one `hlt` of `idle_wait`.
+//! - Ring 0 runs with interrupts off, except at the one `hlt` of `idle_wait`. An interrupt that
+//!   arrives elsewhere is a mistake of the host's, and ring 0 goes on as if it had not.
 //! - On entry from ring 3 the stack pointer is the vcpu record's address less what
 //!   the CPU pushed, so fields are addressed from the stack pointer.
 //! - Only `iretq` to ring 3 leaves; nothing returns from ring 0 to ring 0 by `iretq`,
@@ -762,9 +763,11 @@ common_iretq:
     jz idle_resume
     dec rsp
     jmp return_to_guest
-92:                                     # go on at the fix-up; its address is on the old stack
+92:                                     # go on where the old stack says, with the old flags
     RESTORE_ALL
-    mov rsp, [rsp + 32]
+    add rsp, 24
+    popfq
+    mov rsp, [rsp]
     ret
 
     # Fix-ups that Rust knows by address and that are never jumped to after a fault.
@@ -794,8 +797,11 @@ idle_wait:
     push r15
     mov [rdi], rsp
     sti
+    .globl idle_open
+idle_open:                              # from here to idle_resume interrupts arrive
     hlt
     cli
+    .globl idle_resume
 idle_resume:
     pop r15
     pop r14

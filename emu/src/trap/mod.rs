@@ -250,14 +250,20 @@ pub fn iret_general(me: &Vcpu, regs: &mut Regs) {
 
 /// The CPU came from ring 0: an interrupt ended `hlt`, or an access to guest memory faulted.
 ///
-/// Returns 0 to go on at the fix-up, an address with bit 0 set to enter the guest with the
-/// frame there, or the stack pointer of the interrupted sleep.
+/// Returns 0 to go on in ring 0 where `regs` now says, an address with bit 0 set to enter the guest
+/// with the frame there, or the stack pointer of the interrupted sleep.
 pub extern "C" fn from_ring0(regs: &mut Regs) -> u64 {
     let me = current();
     let vector = (regs.error >> 32) as u32;
-    if vector >= 32 && me.idle_rsp.get() != 0 {
-        interrupt(me, vector);
-        return me.idle_rsp.get();
+    if vector >= 32 {
+        if (cpu::idle_open()..cpu::idle_resume()).contains(&regs.rip) {
+            interrupt(me, vector);
+            return me.idle_rsp.get();
+        }
+        // Interrupts are off here. QEMU's TCG delivers an injected one a second time now and then,
+        // whatever IF says (helper_vmrun leaves its exception_index set): the first one is under
+        // way, and nothing is owed to this one.
+        return resume_at(regs, regs.rip);
     }
     if vector == 1 {
         // a guest's breakpoint on memory that the emulator touched for it: noted, not fatal
