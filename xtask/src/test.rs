@@ -241,42 +241,73 @@ pub fn guest_tests(ws: &Workspace, program: &str, chosen: &str) -> Command {
     command
 }
 
-/// The same guest tests on the hardware flavour.
+/// The same guest tests on the hardware flavour; then guests of several vcpus once more, with the
+/// machine's processors in one thread, where interrupts come at moments that they hardly find
+/// otherwise.
 fn in_rig(ws: &Workspace, tally: &mut Tally) {
-    ui::step("Guest tests in the rig (kvm_amd under QEMU TCG)");
-    let mut lines = Vec::new();
-    let outcome = rig_run(ws, &mut |line| {
-        println!("{line}");
-        lines.push(line.to_owned());
-    });
-    let failed_before = tally.failed;
-    lines.iter().for_each(|line| tally.line("rig", line));
-    match outcome {
-        Ok(Some(0)) => {}
-        Ok(Some(_)) if tally.failed > failed_before => {}
-        Ok(status) => tally.fail(&format!("rig: ended with {status:?}")),
-        Err(error) => tally.fail(&format!("rig: {}", crate::error::chain(&error))),
+    let all = GUEST_TESTS.map(|(program, _)| (program, ""));
+    let one_thread = Machine {
+        one_thread: true,
+        ..rig_machine(ws)
+    };
+    for (what, machine, tests) in [
+        ("kvm_amd under QEMU TCG", rig_machine(ws), &all[..]),
+        (
+            "its processors in one thread",
+            one_thread,
+            &[("boot", "smp4")],
+        ),
+    ] {
+        let name = format!("Guest tests in the rig ({what})");
+        ui::step(&name);
+        let mut lines = Vec::new();
+        let outcome = rig_run(ws, &machine, tests, &mut |line| {
+            println!("{line}");
+            lines.push(line.to_owned());
+        });
+        let failed_before = tally.failed;
+        lines.iter().for_each(|line| tally.line("rig", line));
+        match outcome {
+            Ok(Some(0)) => {}
+            Ok(Some(_)) if tally.failed > failed_before => {}
+            Ok(status) => tally.fail(&format!("{name}: ended with {status:?}")),
+            Err(error) => tally.fail(&format!("{name}: {}", crate::error::chain(&error))),
+        }
     }
 }
 
-fn rig_run(ws: &Workspace, line: &mut dyn FnMut(&str)) -> Result<Option<u8>> {
+fn rig_machine(ws: &Workspace) -> Machine {
+    Machine {
+        limit: RIG_LIMIT,
+        disk: Some(ws.images().join("debian.img")),
+        ..Machine::default()
+    }
+}
+
+/// Runs test programs in the rig, of each the tests whose names hold the second word.
+fn rig_run(
+    ws: &Workspace,
+    machine: &Machine,
+    tests: &[(&str, &str)],
+    line: &mut dyn FnMut(&str),
+) -> Result<Option<u8>> {
     let mut image = Image::with_xenner(ws)?;
     image.images(ws)?;
     let mut script = "export XENNER_TEST_ALL=1 XENNER_ASSETS=/assets XENNER_BIN=/bin/xenner; \
                       export XENNER_IMAGES=/images; status=0; "
         .to_owned();
-    for (program, _) in GUEST_TESTS {
+    for (program, chosen) in tests {
         let file = test_program(ws, program)?;
         image.program(&file)?;
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        script.push_str(&format!("{name} || status=1; "));
+        let chosen = if chosen.is_empty() {
+            String::new()
+        } else {
+            format!(" {chosen}")
+        };
+        script.push_str(&format!("{name}{chosen} || status=1; "));
     }
     script.push_str("exit $status");
-    let machine = Machine {
-        limit: RIG_LIMIT,
-        disk: Some(ws.images().join("debian.img")),
-        ..Machine::default()
-    };
     let outcome = machine.run(ws, image, &script, line)?;
     if outcome.status.is_none() {
         eprintln!("{}", outcome.console_tail(25));

@@ -31,6 +31,9 @@ pub struct Machine {
     /// Run deterministically, with a clock that advances by one nanosecond an
     /// instruction.
     pub icount: bool,
+    /// Its processors take turns in one thread of QEMU: interrupts fall elsewhere than
+    /// with a thread each.
+    pub one_thread: bool,
     /// More of its kernel's command line.
     pub append: String,
     /// A raw image that is its disk `/dev/vda`; what is written to it is lost.
@@ -45,6 +48,7 @@ impl Default for Machine {
             memory_mib: 2560,
             limit,
             icount: false,
+            one_thread: false,
             append: String::new(),
             disk: None,
         }
@@ -115,7 +119,8 @@ impl Machine {
 
     fn command(&self, qemu: &Qemu) -> Command {
         let mut command = qemu.command();
-        let threads = if self.icount { "single" } else { "multi" };
+        let one_thread = self.icount || self.one_thread;
+        let threads = if one_thread { "single" } else { "multi" };
         command.args(["-accel", &format!("tcg,thread={threads}")]);
         command.args(["-cpu", qemu.tcg_cpu()]);
         if self.icount {

@@ -45,6 +45,9 @@ pub struct RigArgs {
     /// Count instructions: one processor, one instruction is one nanosecond
     #[arg(long)]
     icount: bool,
+    /// Let its processors take turns in one thread, so that interrupts fall elsewhere
+    #[arg(long)]
+    one_thread: bool,
     /// Show the machine's console at the end
     #[arg(long)]
     verbose: bool,
@@ -83,6 +86,7 @@ pub fn rig(ws: &Workspace, args: &RigArgs) -> Result<ExitCode> {
         memory_mib: args.mem,
         limit: Duration::from_secs(args.timeout),
         icount: args.icount,
+        one_thread: args.one_thread,
         append: args.append.clone(),
         disk,
     };
