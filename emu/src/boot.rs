@@ -4,7 +4,6 @@ use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use xenner_emu_abi::boot::{FLAG_FSGSBASE, FLAG_SMEP, FLAG_UMIP, FLAG_XSAVE};
-use xenner_emu_abi::evtchn;
 use xenner_emu_abi::mailbox::{Regs, VECTOR_TIMER};
 use xenner_xen_abi::arch_x86_64::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
 use xenner_xen_abi::xen::XEN_LEGACY_MAX_VCPUS;
@@ -42,9 +41,7 @@ pub extern "C" fn start(id: u32) -> ! {
     let me = current();
     me.id.set(id);
     me.nr_frames.set(boot_info().nr_frames);
-    me.virq_entry.set(evtchn::entry(evtchn::VIRQ, id, 0));
     me.shared_info.set(direct_va(boot_info().shared_info << 12));
-    me.armed.set(u64::MAX);
     me.smp.set(u8::from(boot_info().nr_vcpus > 1));
     if id == 0 {
         descriptors::build_idt();
@@ -101,7 +98,7 @@ fn first_vcpu() -> ! {
     time::start_wall_clock();
     me.kernel_cr3.set(info.l4 << 12);
     me.kernel_mode.set(1);
-    me.kernel_sp.set(info.rsp & !15);
+    me.set_kernel_sp(info.rsp);
     me.state.store(STATE_UP, Relaxed);
     event::set_masked(me, true);
     time::start_runstate(me);

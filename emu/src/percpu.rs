@@ -21,6 +21,9 @@ pub const STATE_STARTING: u32 = 3;
 /// A vcpu runs guest code (or is blocked).
 pub const STATE_UP: u32 = 4;
 
+/// Bytes of the frame of an event or a system call: rcx, r11, rip, cs, rflags, rsp, ss.
+const FRAME: u64 = 56;
+
 /// Flag of a trap or callback: set the event mask on entry.
 pub const MASK_EVENTS: u8 = 4;
 
@@ -54,8 +57,9 @@ pub struct Vcpu {
     pub kernel_cr3: Cell<u64>,
     /// CR3 of guest user mode, 0 for none.
     pub user_cr3: Cell<u64>,
-    /// Guest kernel stack for traps from user mode, 16-aligned.
-    pub kernel_sp: Cell<u64>,
+    /// Where the frame of a trap from user mode lies on the guest kernel's stack: from rcx, r11 on,
+    /// below the 16-aligned top.
+    pub kernel_frame: Cell<u64>,
     /// The guest's `vcpu_info`, in the direct map.
     pub info: AtomicU64,
     /// Handler of a system call from user mode, 0 if the short way does not apply.
@@ -72,8 +76,6 @@ pub struct Vcpu {
     pub hypercalls: [Cell<u64>; 64],
     /// The vcpu's number.
     pub id: Cell<u32>,
-    /// The event channel table's entry of a VIRQ that notifies this vcpu.
-    pub virq_entry: Cell<u32>,
     /// The domain has other vcpus.
     pub smp: Cell<u8>,
     /// shared_info, in the direct map.
@@ -82,19 +84,16 @@ pub struct Vcpu {
     pub oneshot: Cell<u64>,
     /// System time at which the periodic timer fires next, 0 if off.
     pub period_next: Cell<u64>,
-    /// The time stamp at which the local APIC's timer fires for the one-shot timer alone;
-    /// `u64::MAX` if there is more to it.
-    pub armed: Cell<u64>,
+    /// The local APIC's timer serves the one-shot timer alone.
+    pub oneshot_alone: Cell<bool>,
     /// What the entry code needs of the vcpu's time record, while the record has this version.
     pub clock_version: Cell<u32>,
-    /// How far to shift to the left.
-    pub clock_shift: Cell<u32>,
     /// The record's time stamp.
     pub clock_tsc: Cell<u64>,
     /// The record's system time.
     pub clock_system: Cell<u64>,
-    /// The record's multiplier.
-    pub clock_mul: Cell<u64>,
+    /// Ticks of the time stamp counter in 2^32 ns, rounded up.
+    pub clock_ticks: Cell<u64>,
 
     // Not addressed by entry code, but for the event callback and the NMI's flag.
     /// Guest trap table (set_trap_table).
@@ -169,6 +168,18 @@ pub struct Vcpu {
     pub start_ldt: Cell<(u64, u32)>,
     /// Where KVM writes the stolen time (`struct kvm_steal_time`, 64 bytes).
     pub steal: StealTime,
+}
+
+impl Vcpu {
+    /// Top of the guest kernel's stack for traps from user mode, 16-aligned.
+    pub fn kernel_sp(&self) -> u64 {
+        self.kernel_frame.get().wrapping_add(FRAME)
+    }
+
+    /// Sets the guest kernel's stack for traps from user mode.
+    pub fn set_kernel_sp(&self, sp: u64) {
+        self.kernel_frame.set((sp & !15).wrapping_sub(FRAME));
+    }
 }
 
 /// KVM's `struct kvm_steal_time` (Linux, arch/x86/include/uapi/asm/kvm_para.h).

@@ -99,24 +99,28 @@ pub fn now() -> u64 {
         .wrapping_add(((u128::from(delta) * u128::from(c.mul)) >> 32) as u64)
 }
 
-/// Keeps the record for the entry code's own conversion, if it can do that: the shift of a counter
-/// of more than 1 GHz goes one way only.
+/// Keeps the record for the entry code's own conversion, unless there is a periodic timer, which it
+/// knows nothing of.
 fn remember(v: &Vcpu, c: Clock) {
-    if c.shift <= 0 {
-        v.clock_shift.set(-i32::from(c.shift) as u32 & 63);
-        v.clock_tsc.set(c.tsc.wrapping_add(1));
-        v.clock_system.set(c.system);
-        v.clock_mul.set(u64::from(c.mul));
-        v.clock_version.set(c.version);
-    } else {
-        forget_clock(v);
+    if v.period.get() != 0 || c.mul == 0 {
+        return forget_clock(v);
     }
+    let ticks = u64::MAX / u64::from(c.mul);
+    let ticks = if c.shift <= 0 {
+        (ticks + 1) << (-i32::from(c.shift) & 63)
+    } else {
+        (ticks >> (c.shift & 63)) + 1
+    };
+    v.clock_ticks.set(ticks);
+    v.clock_tsc.set(c.tsc.wrapping_add(1));
+    v.clock_system.set(c.system);
+    v.clock_version.set(c.version);
 }
 
-/// The entry code is to leave conversions to Rust. (With a multiplier of 0 it does so whatever
-/// version the guest writes to its record.)
+/// The entry code is to leave conversions to Rust. (With a system time beyond all others it does so
+/// whatever version the guest writes to its record.)
 fn forget_clock(v: &Vcpu) {
-    v.clock_mul.set(0);
+    v.clock_system.set(u64::MAX);
     v.clock_version.set(u32::MAX);
 }
 
@@ -156,8 +160,8 @@ pub fn arm(v: &Vcpu) {
         }
     }
     let tsc = if first == 0 { 0 } else { tsc_at(v, first) };
-    let alone = first != 0 && v.period_next.get() == 0 && v.poll_until.get() == 0;
-    v.armed.set(if alone { tsc } else { u64::MAX });
+    let alone = v.period_next.get() == 0 && v.poll_until.get() == 0;
+    v.oneshot_alone.set(alone);
     wrmsr(MSR_TSC_DEADLINE, tsc);
 }
 
@@ -173,6 +177,7 @@ pub fn set_period(v: &Vcpu, ns: u64) {
         return;
     }
     v.period.set(ns);
+    forget_clock(v);
     v.period_next.set(if ns == 0 { 0 } else { now() + ns });
     arm(v);
 }

@@ -18,6 +18,9 @@ pub const AREA_MAILBOX: u64 = 0x2000;
 pub const AREA_IST: u64 = 0x3000;
 /// End of that stack; it grows down from here.
 pub const AREA_IST_TOP: u64 = 0x6000;
+/// The frame by which the entry code goes to the guest kernel, at the top of that stack: the
+/// exceptions that the stack is for end the domain.
+pub const AREA_CONTEXT: u64 = AREA_IST_TOP - 48;
 /// End of the main stack and start of the vcpu record.
 pub const AREA_VCPU: u64 = 0xc000;
 /// Room for the vcpu record.

@@ -7,10 +7,13 @@
 use core::arch::asm;
 use core::ptr::write_volatile;
 
-use xenner_emu_abi::area::{AREA_GDT, AREA_IST_TOP, AREA_SIZE, AREA_STUB, AREA_TSS, AREA_VCPU};
+use xenner_emu_abi::area::{
+    AREA_CONTEXT, AREA_GDT, AREA_IST_TOP, AREA_SIZE, AREA_STUB, AREA_TSS, AREA_VCPU,
+};
 use xenner_emu_abi::boot::FLAG_SYSCALL_STAYS_USER;
 use xenner_emu_abi::layout::{TRAMPOLINE_VA, VCPU_AREA_VA, WINDOW_LDT, WINDOW_SIZE, WINDOW_VA};
 use xenner_emu_abi::mailbox::{VECTOR_EVENT, VECTOR_TIMER};
+use xenner_xen_abi::arch_x86_64::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
 
 use super::cpu;
 use crate::mem::boot_info;
@@ -129,6 +132,9 @@ pub fn load(vcpu: u32) {
         asm!("ltr {:x}", in(reg) TSS_SELECTOR, options(nostack));
     }
     set_ldt(vcpu, 0);
+    for (word, value) in [(1, FLAT_KERNEL_CS), (2, 0x202), (4, FLAT_KERNEL_SS)] {
+        put(area + AREA_CONTEXT + word * 8, value.into());
+    }
     load_syscall(area);
 }
 

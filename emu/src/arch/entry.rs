@@ -18,11 +18,10 @@
 use core::arch::global_asm;
 use core::mem::offset_of;
 
-use xenner_emu_abi::area::{AREA_MAILBOX, AREA_VCPU};
-use xenner_emu_abi::evtchn::PORTS;
+use xenner_emu_abi::area::{AREA_CONTEXT, AREA_MAILBOX, AREA_VCPU};
 use xenner_emu_abi::frame::{BUSY, FULL, NOT_OWNED, TYPE_L1, TYPE_MASK};
 use xenner_emu_abi::layout::{
-    DIRECT_VA, EVTCHN_TABLE_VA, FRAME_TABLE_VA, HOLE_SHIFT, HOLE_TAG, TRAMPOLINE_VA,
+    DIRECT_VA, FRAME_TABLE_VA, HOLE_END, HOLE_SHIFT, HOLE_TAG, TRAMPOLINE_VA,
 };
 use xenner_emu_abi::mailbox::{Mailbox, VECTOR_EVENT, VECTOR_TIMER};
 use xenner_xen_abi::callback::CALLBACKTYPE_EVENT;
@@ -30,12 +29,17 @@ use xenner_xen_abi::xen::VIRQ_TIMER;
 
 use crate::mmu::rules::L1_FORBIDDEN;
 use crate::percpu::{Handler, Vcpu};
+use crate::trap::{TIMER_ACKNOWLEDGED, TIMER_RAISED};
 use crate::{event, time};
 
 /// Where the mailbox has the port of VIRQ_TIMER, from the vcpu record.
 const TIMER_PORT: i64 = AREA_MAILBOX as i64 - AREA_VCPU as i64
     + offset_of!(Mailbox, virq_port) as i64
     + VIRQ_TIMER as i64 * 4;
+
+/// The frame that `iretq` takes into the guest kernel, from the vcpu record: all but the two
+/// addresses stands there for good.
+const KERNEL_CONTEXT: i64 = AREA_CONTEXT as i64 - AREA_VCPU as i64;
 
 global_asm!(
     r#"
@@ -86,6 +90,12 @@ global_asm!(
     pop rsi
     pop rdi
     .endm
+
+    .pushsection .rodata.entry, "a"
+    .p2align 3
+hole_end:
+    .quad {HOLE_END}
+    .popsection
 
     # ---- start ---------------------------------------------------------------
     .section .text.entry, "ax"
@@ -292,43 +302,32 @@ hypercall_with_regs:
     jmp return_to_guest
 
     # vcpu_op of a kernel that sets its own one-shot timer, as it does at every tick: what
-    # `time::arm` does, with the clock that it remembered. All else is left to Rust, before
-    # anything has changed.
+    # `time::arm` does, with the clock that it remembered if there is no other timer. All else is
+    # left to Rust, before anything has changed.
     .p2align 6
 vcpu_op_one:
     cmp edi, 8                          # VCPUOP_set_singleshot_timer
     jne hypercall_general
     cmp esi, [rsp + 48 + {ID}]
     jne hypercall_general
-    cmp qword ptr [rsp + 48 + {PERIOD_NEXT}], 0
-    jne hypercall_general
-    mov rcx, rdx
-    shr rcx, {HOLE_SHIFT}
-    cmp ecx, {HOLE_TAG}
-    je hypercall_general
+    cmp rdx, [rip + hole_end]           # kernels are above
+    jb hypercall_general
 81: mov r11, [rdx]                      # the time
     EX 81b, hypercall_general
     mov rcx, [rsp + 48 + {INFO}]
     mov ecx, [rcx + {TIME}]             # the record's version
     cmp ecx, [rsp + 48 + {CLOCK_VERSION}]
     jne hypercall_general
-    mov rcx, r11
-    sub rcx, [rsp + 48 + {CLOCK_SYSTEM}]
-    jbe hypercall_general
     mov [rsp], rdx
-    mov rax, rcx
-    mov rdx, rcx
-    shl rax, 32
+    mov rax, r11
+    sub rax, [rsp + 48 + {CLOCK_SYSTEM}]
+    jbe 82f
+    mul qword ptr [rsp + 48 + {CLOCK_TICKS}]
+    shrd rax, rdx, 32
     shr rdx, 32
-    mov rcx, [rsp + 48 + {CLOCK_MUL}]
-    cmp rdx, rcx
-    jae 82f
-    div rcx
-    mov ecx, [rsp + 48 + {CLOCK_SHIFT}]
-    shl rax, cl
+    jne 82f
     add rax, [rsp + 48 + {CLOCK_TSC}]
     mov [rsp + 48 + {ONESHOT}], r11
-    mov [rsp + 48 + {ARMED}], rax
     mov rdx, rax
     shr rdx, 32
     mov ecx, 0x6e0                      # the TSC deadline
@@ -354,14 +353,10 @@ vcpu_op_iretq:
 30:
     mov rcx, [rsp + {SCRATCH_RSP}]
 iret_hypercall:                         # rsp: vcpu record; rcx: guest rsp
-    shl qword ptr [rsp + {TRACE}], 8
-    mov byte ptr [rsp + {TRACE}], 23
     inc qword ptr [rsp + 23*8 + {HYPERCALLS}]
-    mov rax, rcx
-    shr rax, {HOLE_SHIFT}
-    cmp eax, {HOLE_TAG}
-    je bad_iret_frame
-    mov rax, [rsp + {INFO}]
+    cmp rcx, [rip + hole_end]
+    jb 29f
+28: mov rax, [rsp + {INFO}]
 34: movzx r11d, word ptr [rcx + 64]
     EX 34b, bad_iret_frame
     or r11d, 3
@@ -418,6 +413,11 @@ iret_iretq:
 iret_kernel_iretq:
     iretq
     EX iret_kernel_iretq, iret_fault
+29: mov rax, rcx                        # below the kernel: in the hole?
+    shr rax, {HOLE_SHIFT}
+    cmp eax, {HOLE_TAG}
+    je bad_iret_frame
+    jmp 28b
 44: mov byte ptr [rsp + 40 + {NMI_BLOCKED}], 0
     jmp 41b
 43:                                     # an event is pending, or sysret semantics: Rust does it
@@ -453,26 +453,24 @@ iret_kernel_iretq:
     mov cr3, rax
     swapgs
     mov byte ptr [rsp + {MODE}], 1
-    mov rax, [rsp + {KERNEL_SP}]
+    mov rax, [rsp + {KERNEL_FRAME}]
     mov rdx, [rsp + {SCRATCH_RSP}]
-21: mov qword ptr [rax - 8], 0xe02b
+21: mov qword ptr [rax + 48], 0xe02b
     EX 21b, bad_stack
-22: mov qword ptr [rax - 56], rcx
+22: mov qword ptr [rax], rcx
     EX 22b, bad_stack
-23: mov [rax - 16], rdx
+23: mov [rax + 40], rdx
     EX 23b, bad_stack
-    mov [rax - 24], r11
-    mov qword ptr [rax - 32], 0xe033
-    mov [rax - 40], rcx
-    mov [rax - 48], r11
-    sub rax, 56
+    mov [rax + 32], r11
+    mov qword ptr [rax + 24], 0xe033
+    mov [rax + 16], rcx
+    mov [rax + 8], r11
     mov rdx, [rsp + {SCRATCH_B}]
-    push 0xe02b
-    push rax
-    push 0x202
-    push 0xe033
-    push qword ptr [rsp + 32 + {FAST_SYSCALL}]
-    mov rax, [rsp + 40 + {SCRATCH_A}]
+    mov [rsp + {KERNEL_CONTEXT} + 24], rax
+    mov rax, [rsp + {FAST_SYSCALL}]
+    mov [rsp + {KERNEL_CONTEXT}], rax
+    mov rax, [rsp + {SCRATCH_A}]
+    lea rsp, [rsp + {KERNEL_CONTEXT}]
 user_syscall_iretq:
     iretq
     EX user_syscall_iretq, iret_fault
@@ -519,31 +517,31 @@ gp_entry:                               # error, rip, cs, rflags, rsp, ss
     # of those below, so the frame comes to `common_entry`, which tells the rings apart.
     cmp byte ptr [rsp + 48 + {MODE}], 0
     je 64f
-    push rax
-    mov rax, [rsp + 16]
-61: cmp word ptr [rax], 0x05f4          # a patched hypercall site: hlt, 05
+    push rcx                            # free in a hypercall, as SYSCALL has it
+    mov rcx, [rsp + 16]
+61: cmp word ptr [rcx], 0x05f4          # a patched hypercall site: hlt, 05
     EX 61b, gp_general
     jne 62f
-    pop rax
     cmp eax, 23
     je 63f
+    pop rcx
     add qword ptr [rsp + 8], 2
     jmp hypercall
-63: mov rcx, [rsp + 32]
-    add rsp, 48
+63: mov rcx, [rsp + 40]
+    add rsp, 56
     jmp iret_hypercall
-62: cmp byte ptr [rax], 0xfa            # cli: no effect
+62: cmp byte ptr [rcx], 0xfa            # cli: no effect
     jne gp_general
     cmp byte ptr [rsp + 56 + {IOPL}], 0
     je gp_general
-    pop rax
+    pop rcx
     inc qword ptr [rsp + 8]
     add rsp, 8
 gp_cli_iretq:
     iretq
     EX gp_cli_iretq, iret_fault
 gp_general:
-    pop rax
+    pop rcx
 69: mov dword ptr [rsp + 4], 13
     jmp common_entry
 64:                                     # guest user mode
@@ -559,8 +557,11 @@ gp_general:
 
     # ---- timer and events -----------------------------------------------------
     # The tick of a guest that computes: the VIRQ is raised and the guest's event callback
-    # entered. What is out of the ordinary goes to Rust, before anything has changed or (behind
-    # 85) after the VIRQ was raised.
+    # entered. What is out of the ordinary goes to Rust, behind the acknowledgement (87) or behind
+    # the VIRQ as well (86, 80).
+    #
+    # The interrupt is not held against the deadline: one that was under way when the guest set a
+    # new deadline raises the VIRQ for the old one, and the new one still comes.
     .globl timer_entry
     .p2align 6
 timer_entry:                            # rip, cs, rflags, rsp, ss
@@ -569,20 +570,15 @@ timer_entry:                            # rip, cs, rflags, rsp, ss
     mov [rsp + 40 + {SCRATCH_A}], rax
     mov [rsp + 40 + {SCRATCH_B}], rdx
     mov [rsp + 40 + {SCRATCH_RSP}], rcx
-    rdtsc
-    shl rdx, 32
-    or rax, rdx
-    cmp rax, [rsp + 40 + {ARMED}]
-    jb 87f
-    mov eax, [rsp + 40 + {TIMER_PORT}]
-    lea ecx, [rax - 1]
-    cmp ecx, {PORTS} - 1
-    jae 87f
-    movabs rdx, {EVTCHN_TABLE}
-    mov ecx, [rdx + rax*4]
-    cmp ecx, [rsp + 40 + {VIRQ_ENTRY}]
-    jne 87f
-    mov qword ptr [rsp + 40 + {ONESHOT}], 0
+    mov ecx, 0x80b                      # acknowledge
+    xor eax, eax
+    xor edx, edx
+    wrmsr
+    cmp byte ptr [rsp + 40 + {ALONE}], 0
+    je 87f
+    mov eax, [rsp + 40 + {TIMER_PORT}]  # bound to this vcpu's VIRQ, or 0
+    test eax, eax
+    je 87f
     mov rdx, [rsp + 40 + {SHARED_INFO}]
     lock bts qword ptr [rdx + {PENDING}], rax
     jc 84f
@@ -592,16 +588,11 @@ timer_entry:                            # rip, cs, rflags, rsp, ss
     mov rdx, [rsp + 40 + {INFO}]
     lock bts qword ptr [rdx + 8], rax
     mov byte ptr [rdx], 1
-84: cmp dword ptr [rip + {pollers}], 0
-    jne 86f
-85:                                     # acknowledge, and deliver if that is wanted
-    mov ecx, 0x80b
-    xor eax, eax
-    xor edx, edx
-    wrmsr
-    mov rdx, [rsp + 40 + {INFO}]
-    cmp word ptr [rdx], 1
+    cmp dword ptr [rip + {pollers}], 0
+    jne 80f
+    cmp byte ptr [rdx + 1], 0
     jne 89f
+85:                                     # an event is to be delivered; rdx: vcpu_info
     mov rcx, [rsp + 40 + {EVENT_CALLBACK}]
     test rcx, rcx
     jz 89f
@@ -612,34 +603,36 @@ timer_entry:                            # rip, cs, rflags, rsp, ss
     mov cr3, rax
     swapgs
     mov byte ptr [rsp + 40 + {MODE}], 1
-    mov rax, [rsp + 40 + {KERNEL_SP}]
-21: pop qword ptr [rax - 40]            # rip
+    mov rax, [rsp + 40 + {KERNEL_FRAME}]
+21: pop qword ptr [rax + 16]            # rip
     EX 21b, bad_stack
-22: pop qword ptr [rax - 32]
+22: pop qword ptr [rax + 24]
     EX 22b, bad_stack
-23: pop qword ptr [rax - 24]
+23: pop qword ptr [rax + 32]
     EX 23b, bad_stack
-24: pop qword ptr [rax - 16]
+24: pop qword ptr [rax + 40]
     EX 24b, bad_stack
-25: pop qword ptr [rax - 8]
+25: pop qword ptr [rax + 48]
     EX 25b, bad_stack
-27: mov [rax - 48], r11
+27: mov [rax + 8], r11
     EX 27b, bad_stack
     mov rdx, [rsp + {SCRATCH_RSP}]
-28: mov [rax - 56], rdx
+28: mov [rax], rdx
     EX 28b, bad_stack
-    sub rax, 56
-    push 0xe02b
-    push rax
-    push 0x202
-    push 0xe033
-    push rcx
-    mov rcx, rdx
-    mov rax, [rsp + 40 + {SCRATCH_A}]
-    mov rdx, [rsp + 40 + {SCRATCH_B}]
+    mov [rsp + {KERNEL_CONTEXT} + 24], rax
+    mov [rsp + {KERNEL_CONTEXT}], rcx   # the callback finds rcx and r11 on its stack
+    mov rax, [rsp + {SCRATCH_A}]
+    mov rdx, [rsp + {SCRATCH_B}]
+    lea rsp, [rsp + {KERNEL_CONTEXT}]
 event_iretq:
     iretq
     EX event_iretq, iret_fault
+84:                                     # it is pending or masked already
+    cmp dword ptr [rip + {pollers}], 0
+    jne 80f
+    mov rdx, [rsp + 40 + {INFO}]
+    cmp word ptr [rdx], 1
+    je 85b
 89:                                     # back to where the guest was
     mov rax, [rsp + 40 + {SCRATCH_A}]
     mov rdx, [rsp + 40 + {SCRATCH_B}]
@@ -647,21 +640,19 @@ event_iretq:
 no_event_iretq:
     iretq
     EX no_event_iretq, iret_fault
-86:                                     # others poll: they are to look again
-    mov ecx, 0x80b
-    xor eax, eax
-    xor edx, edx
-    wrmsr
-80:                                     # `trap::finish` does the rest
+80:                                     # `trap::finish` does the rest; others may poll
     mov rax, [rsp + 40 + {SCRATCH_A}]
     mov rdx, [rsp + 40 + {SCRATCH_B}]
     mov rcx, [rsp + 40 + {SCRATCH_RSP}]
     push 0
-    mov dword ptr [rsp + 4], 259
+    mov dword ptr [rsp + 4], {TIMER_RAISED}
     jmp common_entry
 87: mov rax, [rsp + 40 + {SCRATCH_A}]
     mov rdx, [rsp + 40 + {SCRATCH_B}]
     mov rcx, [rsp + 40 + {SCRATCH_RSP}]
+    push 0
+    mov dword ptr [rsp + 4], {TIMER_ACKNOWLEDGED}
+    jmp common_entry
 88: push 0
     mov dword ptr [rsp + 4], {VECTOR_TIMER}
     jmp common_entry
@@ -674,7 +665,14 @@ event_entry:
     mov [rsp + 40 + {SCRATCH_A}], rax
     mov [rsp + 40 + {SCRATCH_B}], rdx
     mov [rsp + 40 + {SCRATCH_RSP}], rcx
-    jmp 85b
+    mov ecx, 0x80b
+    xor eax, eax
+    xor edx, edx
+    wrmsr
+    mov rdx, [rsp + 40 + {INFO}]
+    cmp word ptr [rdx], 1
+    je 85b
+    jmp 89b
 88: push 0
     mov dword ptr [rsp + 4], {VECTOR_EVENT}
     jmp common_entry
@@ -701,32 +699,31 @@ pf_entry:
     mov cr3, rax
     swapgs
     mov byte ptr [rsp + 48 + {MODE}], 1
-    mov rax, [rsp + 48 + {KERNEL_SP}]
+    mov rax, [rsp + 48 + {KERNEL_FRAME}]
     and qword ptr [rsp], 0x7ffffff7     # reserved bits are the host's affair
-71: pop qword ptr [rax - 48]            # the error code
+71: pop qword ptr [rax + 8]             # the error code
     EX 71b, bad_stack
-72: pop qword ptr [rax - 40]            # rip
+72: pop qword ptr [rax + 16]            # rip
     EX 72b, bad_stack
-73: pop qword ptr [rax - 32]
+73: pop qword ptr [rax + 24]
     EX 73b, bad_stack
-74: pop qword ptr [rax - 24]
+74: pop qword ptr [rax + 32]
     EX 74b, bad_stack
-75: pop qword ptr [rax - 16]
+75: pop qword ptr [rax + 40]
     EX 75b, bad_stack
-76: pop qword ptr [rax - 8]
+76: pop qword ptr [rax + 48]
     EX 76b, bad_stack
-77: mov [rax - 56], r11
+77: mov [rax], r11
     EX 77b, bad_stack
-70: mov [rax - 64], rcx
+70: mov [rax - 8], rcx
     EX 70b, bad_stack
-    sub rax, 64
-    push 0xe02b
-    push rax
-    push 0x202
-    push 0xe033
-    push qword ptr [rsp + 32 + {FAST_PF}]
-    mov rax, [rsp + 40 + {SCRATCH_A}]
-    mov rdx, [rsp + 40 + {SCRATCH_B}]
+    sub rax, 8
+    mov [rsp + {KERNEL_CONTEXT} + 24], rax
+    mov rax, [rsp + {FAST_PF}]
+    mov [rsp + {KERNEL_CONTEXT}], rax
+    mov rax, [rsp + {SCRATCH_A}]
+    mov rdx, [rsp + {SCRATCH_B}]
+    lea rsp, [rsp + {KERNEL_CONTEXT}]
 pf_iretq:
     iretq
     EX pf_iretq, iret_fault
@@ -844,7 +841,8 @@ vector_stubs:
     SCRATCH_B = const offset_of!(Vcpu, scratch_b),
     KERNEL_CR3 = const offset_of!(Vcpu, kernel_cr3),
     USER_CR3 = const offset_of!(Vcpu, user_cr3),
-    KERNEL_SP = const offset_of!(Vcpu, kernel_sp),
+    KERNEL_FRAME = const offset_of!(Vcpu, kernel_frame),
+    KERNEL_CONTEXT = const KERNEL_CONTEXT,
     INFO = const offset_of!(Vcpu, info),
     FAST_SYSCALL = const offset_of!(Vcpu, fast_syscall),
     FAST_PF = const offset_of!(Vcpu, fast_pf),
@@ -852,25 +850,22 @@ vector_stubs:
     HYPERCALLS = const offset_of!(Vcpu, hypercalls),
     IOPL = const offset_of!(Vcpu, iopl),
     ID = const offset_of!(Vcpu, id),
-    VIRQ_ENTRY = const offset_of!(Vcpu, virq_entry),
     SHARED_INFO = const offset_of!(Vcpu, shared_info),
     ONESHOT = const offset_of!(Vcpu, oneshot),
-    PERIOD_NEXT = const offset_of!(Vcpu, period_next),
-    ARMED = const offset_of!(Vcpu, armed),
+    ALONE = const offset_of!(Vcpu, oneshot_alone),
     CLOCK_VERSION = const offset_of!(Vcpu, clock_version),
-    CLOCK_SHIFT = const offset_of!(Vcpu, clock_shift),
     CLOCK_TSC = const offset_of!(Vcpu, clock_tsc),
     CLOCK_SYSTEM = const offset_of!(Vcpu, clock_system),
-    CLOCK_MUL = const offset_of!(Vcpu, clock_mul),
+    CLOCK_TICKS = const offset_of!(Vcpu, clock_ticks),
     EVENT_CALLBACK = const offset_of!(Vcpu, callbacks)
         + CALLBACKTYPE_EVENT as usize * size_of::<Handler>() + offset_of!(Handler, rip),
     TIMER_PORT = const TIMER_PORT,
-    EVTCHN_TABLE = const EVTCHN_TABLE_VA as i64,
-    PORTS = const PORTS,
     PENDING = const event::PENDING,
     MASK = const event::MASK,
     TIME = const time::TIME,
     VECTOR_TIMER = const VECTOR_TIMER,
+    TIMER_RAISED = const TIMER_RAISED,
+    TIMER_ACKNOWLEDGED = const TIMER_ACKNOWLEDGED,
     VECTOR_EVENT = const VECTOR_EVENT,
     pollers = sym event::POLLERS,
     NR_FRAMES = const offset_of!(Vcpu, nr_frames),
@@ -884,6 +879,7 @@ vector_stubs:
     NOT_OWNED = const NOT_OWNED,
     NMI_BLOCKED = const offset_of!(Vcpu, nmi_blocked),
     HOLE_SHIFT = const HOLE_SHIFT,
+    HOLE_END = const HOLE_END as i64,
     HOLE_TAG = const HOLE_TAG,
     TRAMP_LO = const TRAMPOLINE_VA as u32 as i32,
     TRAMP_HI = const (TRAMPOLINE_VA >> 32) as u32 as i32,

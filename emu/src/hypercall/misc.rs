@@ -160,8 +160,7 @@ pub extern "C" fn stack_switch(_ss: u64, sp: u64, _: u64, _: u64, _: u64, _: u64
 /// Takes up the stack for traps from user mode. A stack in the hypervisor hole crashes the
 /// domain when it is used, as an unmapped one does.
 pub fn set_kernel_sp(me: &Vcpu, sp: u64) {
-    me.kernel_sp
-        .set(if stack_allowed(sp) { sp & !15 } else { 0x1000 });
+    me.set_kernel_sp(if stack_allowed(sp) { sp } else { 0x1000 });
 }
 
 // ---- descriptors ----------------------------------------------------------------------

@@ -94,11 +94,17 @@ fn poll(me: &Vcpu, arg: u64) -> Result<(), i64> {
     };
     if !ready() {
         time::runstate(me, RUNSTATE_BLOCKED);
-        time::arm(me);
+        if timeout != 0 {
+            time::arm(me);
+        }
         while !ready() {
             sleep_unless(me, ready);
         }
         time::runstate(me, RUNSTATE_RUNNING);
+        if timeout != 0 {
+            me.poll_until.set(0);
+            time::arm(me);
+        }
     }
     me.poll_until.set(0);
     me.polling.store(false, SeqCst);

@@ -50,7 +50,7 @@ pub fn to(me: &Vcpu, regs: &mut Regs, handler: Handler, extra: Extra) {
     };
     let sp = if from_user {
         enter_kernel(me);
-        me.kernel_sp.get()
+        me.kernel_sp()
     } else {
         regs.rsp & !15
     };

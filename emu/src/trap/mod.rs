@@ -32,7 +32,9 @@ const SYSCALL: u32 = 256;
 const SYSCALL32: u32 = 257;
 const SYSENTER: u32 = 258;
 /// The timer's short way stopped after it raised the VIRQ.
-const TIMER_RAISED: u32 = 259;
+pub const TIMER_RAISED: u32 = 259;
+/// The timer's short way stopped after it acknowledged the interrupt.
+pub const TIMER_ACKNOWLEDGED: u32 = 260;
 
 const X2APIC_EOI: u32 = 0x80b;
 const DR6_TRAPS: u64 = 0xe00f;
@@ -54,6 +56,7 @@ pub extern "C" fn from_guest(regs: &mut Regs) {
         0x80 => software_interrupt(me, regs, 0x80, 0, (0x80 << 3) | 2),
         SYSCALL | SYSCALL32 | SYSENTER => system_call(me, regs, vector),
         TIMER_RAISED => event::wake_pollers(),
+        TIMER_ACKNOWLEDGED => time::on_timer(me),
         0..32 => {
             let code = has_error_code(vector).then_some(code);
             bounce::exception(me, regs, vector, code);
