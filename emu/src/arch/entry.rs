@@ -303,7 +303,7 @@ hypercall_with_regs:
 
     # vcpu_op of a kernel that sets its own one-shot timer, as it does at every tick: what
     # `time::arm` does, with the clock that it remembered if there is no other timer. All else is
-    # left to Rust, before anything has changed.
+    # left to Rust, which sets the timer whatever it was.
     .p2align 6
 vcpu_op_one:
     cmp edi, 8                          # VCPUOP_set_singleshot_timer
@@ -312,14 +312,14 @@ vcpu_op_one:
     jne hypercall_general
     cmp rdx, [rip + hole_end]           # kernels are above
     jb hypercall_general
-81: mov r11, [rdx]                      # the time
-    EX 81b, hypercall_general
     mov rcx, [rsp + 48 + {INFO}]
     mov ecx, [rcx + {TIME}]             # the record's version
     cmp ecx, [rsp + 48 + {CLOCK_VERSION}]
     jne hypercall_general
-    mov [rsp], rdx
-    mov rax, r11
+81: mov rax, [rdx]                      # the time
+    EX 81b, vcpu_op_general
+    mov [rsp + 48 + {ONESHOT}], rax
+    mov r11, rdx
     sub rax, [rsp + 48 + {CLOCK_SYSTEM}]
     jbe 82f
     mul qword ptr [rsp + 48 + {CLOCK_TICKS}]
@@ -327,21 +327,22 @@ vcpu_op_one:
     shr rdx, 32
     jne 82f
     add rax, [rsp + 48 + {CLOCK_TSC}]
-    mov [rsp + 48 + {ONESHOT}], r11
     mov rdx, rax
     shr rdx, 32
     mov ecx, 0x6e0                      # the TSC deadline
     wrmsr
     inc qword ptr [rsp + 24*8 + 48 + {HYPERCALLS}]
     xor eax, eax
-    pop rdx
+    mov rdx, r11
+    add rsp, 8
     mov rcx, [rsp + 40 + {INFO}]
     cmp word ptr [rcx], 1
     je 83f
 vcpu_op_iretq:
     iretq
     EX vcpu_op_iretq, iret_fault
-82: mov rdx, [rsp]
+82: mov rdx, r11
+vcpu_op_general:
     mov eax, 24
     jmp hypercall_general
 83:                                     # an event is to be delivered
@@ -370,9 +371,10 @@ iret_hypercall:                         # rsp: vcpu record; rcx: guest rsp
     setnc byte ptr [rax + 1]
     or r11d, 0x202
     push r11
-35: movzx r11d, word ptr [rcx + 40]
+35: cmp word ptr [rcx + 40], 0x33       # Linux' code segment of 64-bit processes
     EX 35b, bad_iret_frame
-    push r11
+    jne 40f
+    push 0x33
 32: push qword ptr [rcx + 32]
     EX 32b, bad_iret_frame
     cmp byte ptr [rsp + 40 + {NMI_BLOCKED}], 0
@@ -382,10 +384,7 @@ iret_hypercall:                         # rsp: vcpu record; rcx: guest rsp
 36: test byte ptr [rcx + 25], 1         # VGCF_in_syscall
     EX 36b, bad_iret_frame
     jne 43f
-    test r11d, 3
-    jz 42f
-    or dword ptr [rsp + 8], 3
-    # to guest user mode
+24:                                     # to guest user mode
     mov r11, [rsp + 40 + {USER_CR3}]
     test r11, r11
     jz no_user_base
@@ -402,8 +401,23 @@ iret_hypercall:                         # rsp: vcpu record; rcx: guest rsp
 iret_iretq:
     iretq
     EX iret_iretq, iret_fault
-42:                                     # to guest kernel mode
+40:                                     # another code segment: the same once more
+    movzx r11d, word ptr [rcx + 40]
+    EX 40b, bad_iret_frame
+    push r11
+25: push qword ptr [rcx + 32]
+    EX 25b, bad_iret_frame
+    cmp byte ptr [rsp + 40 + {NMI_BLOCKED}], 0
+    jne 27f
+26: cmp word ptr [rax], 1
+    je 43f
+42: test byte ptr [rcx + 25], 1
+    EX 42b, bad_iret_frame
+    jne 43f
     or dword ptr [rsp + 8], 3
+    test r11d, 3
+    jne 24b
+    # to guest kernel mode
 45: mov rax, [rcx]
     EX 45b, bad_iret_frame
 46: mov r11, [rcx + 8]
@@ -420,6 +434,8 @@ iret_kernel_iretq:
     jmp 28b
 44: mov byte ptr [rsp + 40 + {NMI_BLOCKED}], 0
     jmp 41b
+27: mov byte ptr [rsp + 40 + {NMI_BLOCKED}], 0
+    jmp 26b
 43:                                     # an event is pending, or sysret semantics: Rust does it
     push 0
 48: mov rax, [rcx + 24]
