@@ -19,7 +19,7 @@ use core::arch::global_asm;
 use core::mem::offset_of;
 
 use xenner_emu_abi::area::{AREA_CONTEXT, AREA_MAILBOX, AREA_VCPU};
-use xenner_emu_abi::frame::{BUSY, FULL, NOT_OWNED, TYPE_L1, TYPE_MASK};
+use xenner_emu_abi::frame::{BUSY, FULL, NOT_OWNED, TYPE_L1, TYPE_L4, TYPE_MASK};
 use xenner_emu_abi::layout::{
     DIRECT_VA, FRAME_TABLE_VA, HOLE_END, HOLE_SHIFT, HOLE_TAG, TRAMPOLINE_VA,
 };
@@ -125,6 +125,8 @@ hypercall:                              # rsp: vcpu record - 48: error, rip, cs,
     je mmu_update_one
     cmp eax, 24
     je vcpu_op_one
+    cmp eax, 26
+    je switch_address_space
 hypercall_general:
     SAVE_ARGUMENTS
     cld                                 # a trap leaves the guest's direction
@@ -173,10 +175,8 @@ mmu_update_one:
     jne hypercall_general
     cmp r10, 0x7ff0                     # DOMID_SELF
     jne hypercall_general
-    mov rcx, rdi
-    shr rcx, {HOLE_SHIFT}
-    cmp ecx, {HOLE_TAG}
-    je mmu_general
+    cmp rdi, [rip + hole_end]           # kernels are above
+    jb hypercall_general
 51: mov rcx, [rdi]
     EX 51b, mmu_general
 52: mov r11, [rdi + 8]
@@ -289,6 +289,116 @@ mmu_done_fault:
 mmu_general:
     mov eax, 1
     jmp hypercall_general
+
+    # mmuext_op of a kernel that goes to another process: a new base pointer and a new user base
+    # pointer, both of tables that are L4 already. What `mmuext::new_baseptr` and `new_user_baseptr`
+    # do; all else is left to them, before anything has changed.
+    .macro RELEASE mfn
+    push rdi
+    push r8
+    push r9
+    push r11
+    mov rdi, \mfn
+    cld
+    call {release}
+    pop r11
+    pop r9
+    pop r8
+    pop rdi
+    movabs rdx, {FRAME_TABLE}
+    .endm
+    .p2align 6
+switch_address_space:
+    cmp rsi, 2
+    jne hypercall_general
+    test rdx, rdx                       # nobody asks for the number done
+    jne hypercall_general
+    cmp r10, 0x7ff0                     # DOMID_SELF
+    jne hypercall_general
+    cmp rdi, [rip + hole_end]
+    jb hypercall_general
+51: cmp dword ptr [rdi], 5              # MMUEXT_NEW_BASEPTR
+    EX 51b, hypercall_general
+    jne hypercall_general
+52: cmp dword ptr [rdi + 24], 15        # MMUEXT_NEW_USER_BASEPTR
+    EX 52b, hypercall_general
+    jne hypercall_general
+53: mov rcx, [rdi + 8]
+    EX 53b, hypercall_general
+54: mov r11, [rdi + 32]
+    EX 54b, hypercall_general
+    movabs rdx, {FRAME_TABLE}           # rdx, rsi and r10 are free: their values are known
+    cmp rcx, [rsp + 48 + {NR_FRAMES}]
+    jae 59f
+    mov eax, [rdx + rcx*4]
+    mov esi, eax
+    and esi, {HELD_MASK}
+    cmp esi, {TYPE_L4}
+    jne 59f
+    lea esi, [rax + 0x100]
+    lock cmpxchg [rdx + rcx*4], esi
+    jne 59f
+    test r11, r11                       # 0: no user base pointer
+    jz 55f
+    cmp r11, [rsp + 48 + {NR_FRAMES}]
+    jae 58f
+    mov eax, [rdx + r11*4]
+    mov esi, eax
+    and esi, {HELD_MASK}
+    cmp esi, {TYPE_L4}
+    jne 58f
+    lea esi, [rax + 0x100]
+    lock cmpxchg [rdx + r11*4], esi
+    jne 58f
+55: shl rcx, 12
+    shl r11, 12
+    mov rsi, [rsp + 48 + {KERNEL_CR3}]
+    mov [rsp + 48 + {KERNEL_CR3}], rcx
+    mov cr3, rcx
+    shr rsi, 12
+    mov eax, [rdx + rsi*4]
+    cmp eax, 0x200
+    jb 61f
+    lea ecx, [rax - 0x100]
+    lock cmpxchg [rdx + rsi*4], ecx
+    jne 61f
+56: mov rsi, [rsp + 48 + {USER_CR3}]
+    mov [rsp + 48 + {USER_CR3}], r11
+    shr rsi, 12
+    jz 57f
+    mov eax, [rdx + rsi*4]
+    cmp eax, 0x200
+    jb 62f
+    lea ecx, [rax - 0x100]
+    lock cmpxchg [rdx + rsi*4], ecx
+    jne 62f
+57: shl qword ptr [rsp + 48 + {TRACE}], 8
+    mov byte ptr [rsp + 48 + {TRACE}], 26
+    inc qword ptr [rsp + 26*8 + 48 + {HYPERCALLS}]
+    xor eax, eax
+    xor edx, edx
+    mov esi, 2
+    mov r10d, 0x7ff0
+    mov rcx, [rsp + 48 + {INFO}]
+    cmp word ptr [rcx], 1
+    je 63f
+    add rsp, 8
+switch_iretq:
+    iretq
+    EX switch_iretq, iret_fault
+58: RELEASE rcx
+59: mov esi, 2
+    xor edx, edx
+    mov r10d, 0x7ff0
+    mov eax, 26
+    jmp hypercall_general
+61: RELEASE rsi
+    jmp 56b
+62: RELEASE rsi
+    jmp 57b
+63:                                     # an event is to be delivered
+    SAVE_ARGUMENTS
+    jmp 13b
 
     # Hypercalls that want the guest's whole frame: called from the table.
     .globl hypercall_with_regs
@@ -892,6 +1002,9 @@ vector_stubs:
     NOT_WRITABLE = const (TYPE_MASK | NOT_OWNED | FULL) as i32,
     SMP = const offset_of!(Vcpu, smp),
     l1_released = sym crate::mmu::types::l1_released,
+    release = sym crate::mmu::types::release_l4,
+    TYPE_L4 = const TYPE_L4,
+    HELD_MASK = const (TYPE_MASK | BUSY | FULL) as i32,
     NOT_OWNED = const NOT_OWNED,
     NMI_BLOCKED = const offset_of!(Vcpu, nmi_blocked),
     HOLE_SHIFT = const HOLE_SHIFT,

@@ -70,6 +70,11 @@ pub fn release(mfn: u64) {
     }
 }
 
+/// [`release`] for the entry code, which drops a base pointer's reference itself if it is not the last.
+pub extern "C" fn release_l4(mfn: u64) {
+    release(mfn);
+}
+
 /// The entry code dropped the last reference to an L1 table that it held while it changed an entry:
 /// the type ends, unless somebody has taken it anew.
 pub extern "C" fn l1_released(mfn: u64) {
