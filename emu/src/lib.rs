@@ -58,6 +58,16 @@ pub(crate) fn flush_all_after_upper_change() {
     smp::flush_tlb(smp::Targets::All);
 }
 
+/// Takes the ordinary entries of an L1 table from the first on, with the help of the process where
+/// ring 0 is slow; the index of the first entry that is left.
+pub(crate) fn take_many(_mfn: u64) -> usize {
+    #[cfg(target_os = "none")]
+    if mem::boot_info().flags & xenner_emu_abi::boot::FLAG_RING0_SLOW != 0 {
+        return vmm::take_ordinary(_mfn);
+    }
+    0
+}
+
 /// After writable mappings went away without a flush. Where KVM shadows the guest's tables its
 /// own follow every change at once, and no TLB is behind.
 pub(crate) fn flush_stale_mappings() {

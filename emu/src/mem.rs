@@ -97,8 +97,8 @@ pub fn direct_va(ma: u64) -> u64 {
 /// instructions as it goes, because this is most of the work of pinning. Returns the index of the
 /// first entry that is not ordinary, or 512. The MMU lock is held: frames get no type meanwhile.
 pub fn take_ordinary(mfn: u64, from: usize, nr_frames: u64) -> usize {
-    use crate::mmu::rules::L1_FORBIDDEN;
     use xenner_emu_abi::frame::{COUNT_ONE, FULL, NOT_OWNED, TYPE_MASK};
+    use xenner_emu_abi::pte::L1_FORBIDDEN;
     const { assert!(FULL == 1 << 31) };
     if from >= 512 {
         return 512;

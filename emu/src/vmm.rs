@@ -84,6 +84,16 @@ pub fn xsetbv(index: u32, value: u64) -> bool {
     unsafe { addr_of_mut!((*mb).result).read_volatile() == 0 }
 }
 
+/// Has the VMM take the ordinary entries of an L1 table; the index of the first other one, or 512.
+pub fn take_ordinary(mfn: u64) -> usize {
+    let mb = mailbox();
+    put!(mb, args, [mfn, 0, 0, 0, 0, 0]);
+    put!(mb, result, 0);
+    call(Request::TakeOrdinary);
+    // SAFETY: as in `put`.
+    unsafe { addr_of_mut!((*mb).result).read_volatile() as usize }
+}
+
 /// Notifies the backend bound to an event channel port.
 pub fn notify_backend(port: u32) {
     cpu::out32(PORT_EVTCHN, port);

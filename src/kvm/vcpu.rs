@@ -13,6 +13,7 @@ use xenner_emu_abi::area::{AREA_MAILBOX, AREA_SIZE};
 use xenner_emu_abi::mailbox::{CrashReason, Mailbox, PORT_EVTCHN, PORT_REQUEST, Request, TEXT_LEN};
 
 use crate::domain::{Domain, crash};
+use crate::frames;
 use crate::guest_va::GuestVa;
 use crate::hypercall::{self, Call};
 use crate::kvm::stats::ExitLog;
@@ -276,6 +277,10 @@ impl Vcpu {
                     .set_crash(crash::report(&self.domain, self.id, why));
             }
             Some(Request::Panic) => self.emulator_failed(&self.text()),
+            Some(Request::TakeOrdinary) => {
+                let (memory, map) = (&self.domain.memory, &self.domain.map);
+                self.answer(frames::take_ordinary(memory, map, self.args()[0]) as i64);
+            }
             Some(Request::Notify) => self.domain.events.signal_backend(self.args()[0] as u32),
             None => self.emulator_failed(&format!("request {n}")),
         }

@@ -33,6 +33,9 @@ pub enum Request {
     /// A bit changed that only the VMM knows of: event channel port in `args[0]`
     /// is bound to a backend that has no ioeventfd.
     Notify = 7,
+    /// Takes the ordinary entries of an L1 table from the first on (`args[0]`: its frame), as
+    /// `mem::take_ordinary` does; `result`: index of the first that is not ordinary, or 512.
+    TakeOrdinary = 8,
 }
 
 impl Request {
@@ -46,6 +49,7 @@ impl Request {
             5 => Self::Xsetbv,
             6 => Self::Log,
             7 => Self::Notify,
+            8 => Self::TakeOrdinary,
             _ => return None,
         })
     }

@@ -23,6 +23,11 @@ pub const NX: u64 = 1 << 63;
 /// The bits that hold the frame's address.
 pub const ADDR: u64 = 0x000f_ffff_ffff_f000;
 
+/// Bits 52-58: the guest's own.
+pub const AVAILABLE: u64 = 0x07f0_0000_0000_0000;
+/// Bits that no present L1 entry of a guest may have: caching attributes and reserved address bits.
+pub const L1_FORBIDDEN: u64 = PCD | PWT | PSE | 0x7ff0_0000_0000_0000 & !AVAILABLE;
+
 /// The frame that an entry names.
 pub const fn mfn(entry: u64) -> u64 {
     (entry & ADDR) >> 12

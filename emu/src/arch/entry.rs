@@ -24,10 +24,10 @@ use xenner_emu_abi::layout::{
     DIRECT_VA, FRAME_TABLE_VA, HOLE_END, HOLE_SHIFT, HOLE_TAG, TRAMPOLINE_VA,
 };
 use xenner_emu_abi::mailbox::{Mailbox, VECTOR_EVENT, VECTOR_TIMER};
+use xenner_emu_abi::pte::L1_FORBIDDEN;
 use xenner_xen_abi::callback::CALLBACKTYPE_EVENT;
 use xenner_xen_abi::xen::VIRQ_TIMER;
 
-use crate::mmu::rules::L1_FORBIDDEN;
 use crate::percpu::{Handler, Vcpu};
 use crate::trap::{TIMER_ACKNOWLEDGED, TIMER_RAISED};
 use crate::{event, time};

@@ -4,17 +4,13 @@ use core::sync::atomic::AtomicU8;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use xenner_emu_abi::frame::{COUNT_ONE, FULL, NOT_OWNED, TYPE_MASK};
-use xenner_emu_abi::pte::{self, A, G, P, PCD, PSE, PWT, RW, US};
+use xenner_emu_abi::pte::{self, A, AVAILABLE, G, L1_FORBIDDEN, P, PCD, PSE, PWT, RW, US};
 use xenner_xen_abi::errno::{EBUSY, EINVAL};
 
 use crate::mem::{boot_info, frame_record};
 
-/// Bits that no present L1 entry may have: caching attributes and reserved address bits.
-pub const L1_FORBIDDEN: u64 = PCD | PWT | PSE | 0x7ff0_0000_0000_0000 & !AVAILABLE;
 /// Bits that no present entry of L2-L4 may have.
 const UPPER_FORBIDDEN: u64 = PSE | G | PCD | PWT | 0x7ff0_0000_0000_0000 & !AVAILABLE;
-/// Bits 52-58: the guest's own.
-const AVAILABLE: u64 = 0x07f0_0000_0000_0000;
 
 /// Not 0: a writable mapping went away, and a TLB may still know it. No frame becomes a page
 /// table before the TLBs are flushed, or the guest could go on writing to it unseen. The entry

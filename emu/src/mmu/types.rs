@@ -175,8 +175,20 @@ fn end(lock: &MmuLock, mfn: u64, record: u32) -> bool {
     true
 }
 
+/// Whether a table maps 2 MiB of memory in one piece, as a kernel maps all memory when it starts:
+/// the one case that is worth leaving the guest for, and that processes do not make.
+fn is_one_piece(mfn: u64) -> bool {
+    let [first, last] = [0, 511].map(|i| entry(mfn, i).load(Relaxed));
+    first & last & P != 0 && pte::mfn(first) + 511 == pte::mfn(last)
+}
+
 fn validate_l1(mfn: u64) -> Result<(), i64> {
-    let mut i = next_used(mfn, 0);
+    let mut i = if is_one_piece(mfn) {
+        crate::take_many(mfn)
+    } else {
+        0
+    };
+    i = next_used(mfn, i.min(512));
     while i < 512 {
         i = take_ordinary(mfn, i, boot_info().nr_frames);
         if i >= 512 {
