@@ -95,6 +95,8 @@ global_asm!(
     .p2align 3
 hole_end:
     .quad {HOLE_END}
+l1_forbidden:
+    .quad {L1_FORBIDDEN}
     .popsection
 
     # ---- start ---------------------------------------------------------------
@@ -173,39 +175,38 @@ hypercall_iretq:
 mmu_update_one:
     cmp rsi, 1
     jne hypercall_general
+    test rdx, rdx                       # nobody asks for the number done
+    jne hypercall_general
     cmp r10, 0x7ff0                     # DOMID_SELF
     jne hypercall_general
     cmp rdi, [rip + hole_end]           # kernels are above
     jb hypercall_general
 51: mov rcx, [rdi]
-    EX 51b, mmu_general
+    EX 51b, hypercall_general
 52: mov r11, [rdi + 8]
-    EX 52b, mmu_general
+    EX 52b, hypercall_general
     test cl, 7                          # MMU_NORMAL_PT_UPDATE alone
-    jne mmu_general
-    push rdx                            # from here on rsi and r10 are free: their values are known
-    push rdi
-    mov rdi, rcx
-    shr rdi, 12
-    cmp rdi, [rsp + 64 + {NR_FRAMES}]
+    jne hypercall_general
+    mov r10, rcx                        # rdx, rsi and r10 are free: their values are known
+    shr r10, 12
+    cmp r10, [rsp + 48 + {NR_FRAMES}]
     jae 59f
     movabs rdx, {FRAME_TABLE}
-    mov eax, [rdx + rdi*4]
+    mov eax, [rdx + r10*4]
     test eax, {NO_FREE_L1}
     jne 59f
     test al, 1                          # TYPE_L1
     jz 59f
-    cmp byte ptr [rsp + 64 + {SMP}], 0
+    cmp byte ptr [rsp + 48 + {SMP}], 0
     jne 62f
 63: test r11b, 1
     jz 55f
-    movabs rax, {L1_FORBIDDEN}
-    test r11, rax
+    test r11, [rip + l1_forbidden]
     jne 58f
     mov rsi, r11
     shl rsi, 12
     shr rsi, 24                         # the frame it names
-    cmp rsi, [rsp + 64 + {NR_FRAMES}]
+    cmp rsi, [rsp + 48 + {NR_FRAMES}]
     jae 58f
     mov eax, [rdx + rsi*4]
     test r11b, 2
@@ -224,23 +225,20 @@ mmu_update_one:
     jne 56f
     shl r11, 12
     shr r11, 24
-    cmp r11, [rsp + 64 + {NR_FRAMES}]
+    cmp r11, [rsp + 48 + {NR_FRAMES}]
     jae 56f
     mov byte ptr [rip + {writable_dropped}], 1
     lock sub dword ptr [rdx + r11*4], 0x100
-56: cmp byte ptr [rsp + 64 + {SMP}], 0
+56: cmp byte ptr [rsp + 48 + {SMP}], 0
     jne 64f
-65: mov esi, 1
-    mov r10d, 0x7ff0
-    pop rdi
-    pop rdx
-    shl qword ptr [rsp + 48 + {TRACE}], 8
+65: shl qword ptr [rsp + 48 + {TRACE}], 8
     mov byte ptr [rsp + 48 + {TRACE}], 1
     inc qword ptr [rsp + 48 + 8 + {HYPERCALLS}]
     xor eax, eax
-    test rdx, rdx
-    jne 57f
-60: mov rcx, [rsp + 48 + {INFO}]
+    xor edx, edx
+    mov esi, 1
+    mov r10d, 0x7ff0
+    mov rcx, [rsp + 48 + {INFO}]
     cmp word ptr [rcx], 1
     je 66f
     add rsp, 8
@@ -249,46 +247,39 @@ mmu_iretq:
     EX mmu_iretq, iret_fault
 53: test al, {NOT_OWNED}
     jz 54b
-    jmp 58f
+58: cmp byte ptr [rsp + 48 + {SMP}], 0
+    je 59f
+    shr rcx, 12
+    lock sub dword ptr [rdx + rcx*4], 0x100     # if it was the last, the general way finds that
+59: mov esi, 1
+    xor edx, edx
+    mov r10d, 0x7ff0
+    mov eax, 1
+    jmp hypercall_general
 62: lea esi, [rax + 0x100]              # others may drop the table: it is held meanwhile
-    lock cmpxchg [rdx + rdi*4], esi
+    lock cmpxchg [rdx + r10*4], esi
     je 63b
-    jmp 59f
-64: mov eax, -0x100
-    lock xadd [rdx + rdi*4], eax
+    jmp 59b
+64: shr rcx, 12
+    mov eax, -0x100
+    lock xadd [rdx + rcx*4], eax
     cmp eax, 0x200
     jae 65b
-    push r8                             # that was the last reference
+    push rdi                            # that was the last reference
+    push r8
     push r9
+    sub rsp, 8
+    mov rdi, rcx
     cld
     call {l1_released}
+    add rsp, 8
     pop r9
     pop r8
+    pop rdi
     jmp 65b
 66:                                     # an event is to be delivered
     SAVE_ARGUMENTS
     jmp 13b
-57:                                     # the number done
-    mov rcx, rdx
-    shr rcx, {HOLE_SHIFT}
-    cmp ecx, {HOLE_TAG}
-    je mmu_done_fault
-61: mov dword ptr [rdx], 1
-    EX 61b, mmu_done_fault
-    jmp 60b
-mmu_done_fault:
-    mov rax, -14                        # EFAULT
-    jmp 60b
-58: cmp byte ptr [rsp + 64 + {SMP}], 0
-    je 59f
-    lock sub dword ptr [rdx + rdi*4], 0x100     # if it was the last, the general way finds that
-59: mov esi, 1
-    mov r10d, 0x7ff0
-    pop rdi
-    pop rdx
-mmu_general:
-    mov eax, 1
-    jmp hypercall_general
 
     # mmuext_op of a kernel that goes to another process: a new base pointer and a new user base
     # pointer, both of tables that are L4 already. What `mmuext::new_baseptr` and `new_user_baseptr`
