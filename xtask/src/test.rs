@@ -21,11 +21,12 @@ use crate::ui;
 use crate::workspace::Workspace;
 
 /// The test programs that boot guests; the rig's machine is given them too.
-const GUEST_TESTS: [(&str, &str); 5] = [
+const GUEST_TESTS: [(&str, &str); 6] = [
     ("pvtest", "PV test kernels"),
     ("boot", "Debian kernels"),
     ("budget", "What a guest may cost"),
     ("disk", "Disks"),
+    ("network", "Networks"),
     ("monitor", "The monitor"),
 ];
 /// What `--quick` runs of each of them.

@@ -304,10 +304,19 @@ fn calibrate(benchmark: &Benchmark, aim: Duration) -> u64 {
     // The first run pays for what the others find in place.
     (benchmark.run)(1);
     let mut operations = 1_u64;
+    let mut believed = 0;
     loop {
         let took = (benchmark.run)(operations);
-        if took >= aim || operations >= benchmark.most {
-            return operations.min(benchmark.most);
+        if operations >= benchmark.most {
+            return benchmark.most;
+        }
+        if took >= aim {
+            // So many at once may have had to prepare something too.
+            if believed == operations {
+                return operations;
+            }
+            believed = operations;
+            continue;
         }
         if took > aim / 8 {
             let scaled = operations as f64 * aim.as_secs_f64() / took.as_secs_f64();

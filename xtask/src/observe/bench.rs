@@ -92,7 +92,7 @@ impl BenchArgs {
             words.extend(["--aim", "200", "--reps", "5"].map(str::to_owned));
         }
         if self.devices && self.names.is_empty() {
-            words.extend(devices::NAMES.map(str::to_owned));
+            words.extend(devices::NAMES.map(|(name, _)| name.to_owned()));
         }
         if self.icount {
             words.extend(["--aim", "4", "--reps", "5"].map(str::to_owned));
@@ -389,29 +389,33 @@ fn operations(
     if let Some(devices) = &devices {
         devices.connect()?;
     }
-    let (mut counters, mut cpu) = (None, 0);
-    let (mut before, mut counted, mut status) = (None, None, None);
+    let mut counters = None;
+    let (mut began, mut before) = (0, None);
+    let (mut cpu, mut counted, mut status) = (None, None, None);
     while let Some((_, line)) = guest.line()? {
         if line.starts_with("@@BEGIN") {
             counters = counters.or_else(|| Counters::open(guest.pid()));
             before = counters.as_ref().map(Counters::read);
-            cpu = cpu_time(guest.pid());
+            began = cpu_time(guest.pid());
         } else if let Some(rest) = line.strip_prefix("@@END ") {
-            let operations = rest
+            let operations: Option<u64> = rest
                 .split(' ')
                 .nth(1)
                 .and_then(|number| number.parse().ok());
+            let ran = cpu_time(guest.pid()).saturating_sub(began);
+            cpu = operations.map(|n| ran as f64 / n.max(1) as f64);
             let exits = before
                 .zip(counters.as_ref())
                 .map(|(before, now)| now.read().since(before));
-            counted = exits.zip(operations).map(|(exits, n)| {
-                Counted::new(exits, cpu_time(guest.pid()).saturating_sub(cpu), n)
-            });
+            counted = exits
+                .zip(operations)
+                .map(|(exits, n)| Counted::new(exits, n));
         } else if let Some(code) = line.strip_prefix("@@RC=") {
             status = Some(code.to_owned());
         } else if let Some(row) = Row::parse(&line) {
             ui::note(&line);
             column.rows.push(Row {
+                cpu: cpu.take(),
                 exits: counted.take(),
                 ..row
             });

@@ -11,19 +11,19 @@ use super::{Place, Vmm};
 use crate::error::{Error, Result};
 use crate::process::capture;
 
-/// The rows of the guest's program that use devices.
-pub const NAMES: [&str; 11] = [
-    "disk_read_1m",
-    "disk_write_1m",
-    "disk_read_4k_d1",
-    "disk_read_4k_d32",
-    "disk_write_4k_d1",
-    "disk_write_4k_d32",
-    "disk_write_4k_flush",
-    "tcp_stream_out_64k",
-    "tcp_stream_in_64k",
-    "tcp_request_response",
-    "tcp_connection",
+/// The rows of the guest's program that use devices, and the bytes that an operation moves.
+pub const NAMES: [(&str, Option<u32>); 11] = [
+    ("disk_read_1m", Some(1 << 20)),
+    ("disk_write_1m", Some(1 << 20)),
+    ("disk_read_4k_d1", Some(4096)),
+    ("disk_read_4k_d32", Some(4096)),
+    ("disk_write_4k_d1", Some(4096)),
+    ("disk_write_4k_d32", Some(4096)),
+    ("disk_write_4k_flush", Some(4096)),
+    ("tcp_stream_out_64k", Some(64 << 10)),
+    ("tcp_stream_in_64k", Some(64 << 10)),
+    ("tcp_request_response", None),
+    ("tcp_connection", None),
 ];
 /// The host's address and the guest's.
 const HOST: &str = "10.98.0.1";
@@ -34,6 +34,11 @@ const TAP: &str = "bench0";
 const DISK: u64 = 256 << 20;
 /// A tap device appears within this time.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Bytes that an operation moves, where it is about bytes.
+pub fn bytes(name: &str) -> Option<u32> {
+    NAMES.iter().find(|(row, _)| *row == name)?.1
+}
 
 /// A command that runs this program again in a network namespace of its own.
 pub fn in_namespace() -> Result<Command> {
@@ -116,9 +121,8 @@ impl Devices {
 
     /// Give the host's end its address, as soon as the guest's process has made it.
     pub fn connect(&self) -> Result<()> {
-        // /sys shows another namespace's devices.
         let deadline = Instant::now() + PATIENCE;
-        while ip(&format!("link show {TAP}")).is_err() {
+        while !is_there() {
             if Instant::now() > deadline {
                 return Err(Error::missing(
                     format!("No network device {TAP}"),
@@ -138,6 +142,15 @@ impl Drop for Devices {
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
+}
+
+/// Has the guest's process made the device? /sys would show another namespace's.
+fn is_there() -> bool {
+    let devices = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+    devices.lines().any(|line| {
+        let name = line.split(':').next();
+        name.is_some_and(|name| name.trim() == TAP)
+    })
 }
 
 fn ip(words: &str) -> Result<()> {

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::counters::Exits;
+use super::devices;
 
 /// One run on one machine.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -43,6 +44,9 @@ pub struct Row {
     pub median: f64,
     /// The least of all repetitions.
     pub least: f64,
+    /// Processor time of the process for one operation, the guest's own included, in nanoseconds.
+    #[serde(default)]
+    pub cpu: Option<f64>,
     /// Exits from the guest while it was measured.
     pub exits: Option<Counted>,
 }
@@ -56,19 +60,15 @@ pub struct Counted {
     pub process: u64,
     /// The operations.
     pub operations: u64,
-    /// Processor time of the process, the guest's own included, in nanoseconds.
-    #[serde(default)]
-    pub cpu: u64,
 }
 
 impl Counted {
-    /// `exits` and `cpu` nanoseconds of the process during `operations`.
-    pub fn new(exits: Exits, cpu: u64, operations: u64) -> Counted {
+    /// `exits` during `operations`.
+    pub fn new(exits: Exits, operations: u64) -> Counted {
         Counted {
             all: exits.all,
             process: exits.process,
             operations,
-            cpu,
         }
     }
 }
@@ -86,6 +86,7 @@ impl Row {
             name: name.to_owned(),
             median,
             least,
+            cpu: None,
             exits: None,
         })
     }
@@ -134,20 +135,23 @@ impl Report {
         let _ = write!(text, "| operation, {} |", self.unit);
         for column in &self.columns {
             let _ = write!(text, " {} |", column.name);
-            if counted(column) && self.cpu {
-                text.push_str(" processor time |");
+            if self.cpu {
+                text.push_str(" processor time (a byte) |");
             }
             if counted(column) {
                 text.push_str(" exits to the process | exits, all |");
             }
         }
+        if self.cpu {
+            text.push_str(" throughput, of the second's |");
+        }
         text.push_str("\n| --- |");
         for column in &self.columns {
-            text.push_str(match (counted(column), self.cpu) {
-                (true, true) => " --: | --: | --: | --: |",
-                (true, false) => " --: | --: | --: |",
-                (false, _) => " --: |",
-            });
+            let cells = 1 + usize::from(self.cpu) + 2 * usize::from(counted(column));
+            text.push_str(&" --: |".repeat(cells));
+        }
+        if self.cpu {
+            text.push_str(" --: |");
         }
         text.push('\n');
         for name in self.names() {
@@ -156,7 +160,20 @@ impl Report {
                 let row = column.rows.iter().find(|row| row.name == name);
                 text.push_str(&cells(row, counted(column), self.cpu));
             }
+            if self.cpu {
+                text.push_str(&self.share(name));
+            }
             text.push('\n');
+        }
+    }
+
+    /// The first column's throughput as a part of the second's.
+    fn share(&self, name: &str) -> String {
+        let row = |column: &Column| column.rows.iter().find(|row| row.name == name).cloned();
+        let rows: Vec<Option<Row>> = self.columns.iter().map(row).collect();
+        match &rows[..] {
+            [Some(ours), Some(theirs)] => format!(" {:.2} |", theirs.median / ours.median),
+            _ => " - |".to_owned(),
         }
     }
 
@@ -171,23 +188,37 @@ impl Report {
 }
 
 fn cells(row: Option<&Row>, counted: bool, cpu: bool) -> String {
-    let time = row.map_or_else(|| "-".to_owned(), |row| grouped(row.median));
+    let mut text = row.map_or_else(
+        || " - |".to_owned(),
+        |row| format!(" {} |", grouped(row.median)),
+    );
+    if cpu {
+        text.push_str(&row.map_or_else(|| " - |".to_owned(), processor_time));
+    }
     match (counted, row.and_then(|row| row.exits)) {
-        (false, _) => format!(" {time} |"),
-        (true, None) if cpu => format!(" {time} | - | - | - |"),
-        (true, None) => format!(" {time} | - | - |"),
+        (false, _) => {}
+        (true, None) => text.push_str(" - | - |"),
         (true, Some(exits)) => {
             let each = |count: u64| count as f64 / exits.operations.max(1) as f64;
-            let time = if cpu {
-                format!("{time} | {}", grouped(each(exits.cpu)))
-            } else {
-                time
-            };
-            format!(
-                " {time} | {:.3} | {:.3} |",
+            // Writing to a String cannot fail.
+            let _ = write!(
+                text,
+                " {:.3} | {:.3} |",
                 each(exits.process),
                 each(exits.all)
-            )
+            );
+        }
+    }
+    text
+}
+
+/// Nanoseconds for an operation, and for a byte where it is about bytes.
+fn processor_time(row: &Row) -> String {
+    match (row.cpu, devices::bytes(&row.name)) {
+        (None, _) => " - |".to_owned(),
+        (Some(time), None) => format!(" {} |", grouped(time)),
+        (Some(time), Some(bytes)) => {
+            format!(" {} ({:.2}) |", grouped(time), time / f64::from(bytes))
         }
     }
 }
@@ -241,9 +272,10 @@ mod tests {
             name: name.to_owned(),
             median: 1.0,
             least: 1.0,
+            cpu: None,
             exits,
         };
-        let exits = Counted::new(Exits { all: 5, process: 0 }, 70, 10);
+        let exits = Counted::new(Exits { all: 5, process: 0 }, 10);
         let bare = Column {
             name: "bare".into(),
             rows: vec![row("a", None)],
@@ -265,5 +297,29 @@ mod tests {
         .markdown();
         assert!(text.contains("| a | 1.0 | 1.0 | 0.000 | 0.500 |"), "{text}");
         assert!(text.contains("| b | - | 1.0 | - | - |"), "{text}");
+    }
+
+    #[test]
+    fn device_tables_compare() {
+        let column = |name: &str, median| Column {
+            name: name.into(),
+            rows: vec![Row {
+                name: "disk_read_4k_d1".into(),
+                median,
+                least: median,
+                cpu: Some(8192.0),
+                exits: None,
+            }],
+            ..Column::default()
+        };
+        let text = Report {
+            title: "t".into(),
+            unit: "ns".into(),
+            cpu: true,
+            columns: vec![column("a", 1000.0), column("b", 800.0)],
+        }
+        .markdown();
+        let row = "| disk_read_4k_d1 | 1,000 | 8,192 (2.00) | 800 | 8,192 (2.00) | 0.80 |";
+        assert!(text.contains(row), "{text}");
     }
 }
