@@ -46,6 +46,8 @@ pub struct DomainConfig<'a> {
     pub pages: u64,
     /// vcpus.
     pub vcpus: u32,
+    /// vcpus of a processor package.
+    pub package: u32,
     /// The domain's UUID.
     pub uuid: Uuid,
 }
@@ -139,6 +141,7 @@ impl Domain {
         let facts = XenFacts {
             version: XEN_VERSION,
             tsc_khz,
+            package: config.package,
         };
         let tables = cpuid::tables(&supported, flavour, facts);
         let mut flags = tables.flags | FLAG_STEAL_TIME;

@@ -35,6 +35,8 @@ pub struct XenFacts {
     pub version: u32,
     /// The guest's time stamp frequency.
     pub tsc_khz: u32,
+    /// vcpus of a processor package, not 0.
+    pub package: u32,
 }
 
 const X2APIC: u32 = 1 << 21;
@@ -119,6 +121,9 @@ pub fn tables(supported: &CpuId, flavour: Flavour, facts: XenFacts) -> Tables {
         for subleaf in subleaves(&source, leaf) {
             let mut e = source.get(leaf, subleaf);
             restrict(&mut e, flavour, max_basic, max_ext);
+            if leaf == 0x8000_0008 && is_amd(&source) {
+                e.ecx = package(facts.package);
+            }
             e.flags = if indexed(leaf) {
                 KVM_CPUID_FLAG_SIGNIFCANT_INDEX
             } else {
@@ -155,6 +160,19 @@ pub fn tables(supported: &CpuId, flavour: Flavour, facts: XenFacts) -> Tables {
         }
     }
     Tables { kvm, guest, flags }
+}
+
+fn is_amd(source: &Source<'_>) -> bool {
+    // "Auth" and "Hygo"
+    matches!(source.get(0, 0).ebx, 0x6874_7541 | 0x6f67_7948)
+}
+
+/// ECX of leaf 0x80000008 (AMD's manual, volume 3, E.4.7): cores of a package, and how many bits of
+/// an APIC's number tell them apart. Linux takes the cores of a package for neighbours that share a
+/// cache: an event that comes in on one vcpu ends a request of another without waking that one.
+fn package(vcpus: u32) -> u32 {
+    let last = vcpus.clamp(1, 256) - 1;
+    last | (u32::BITS - last.leading_zeros()) << 12
 }
 
 struct Source<'a> {

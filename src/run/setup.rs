@@ -33,6 +33,7 @@ impl Host {
             command_line: self.config.append.clone(),
             pages: self.config.memory.size / PAGE_SIZE,
             vcpus: self.config.vcpus.count,
+            package: self.config.vcpus.cores * self.config.vcpus.threads,
             uuid: self.config.uuid.unwrap_or(Uuid([0; 16])),
         }
     }

@@ -51,8 +51,10 @@ fn forced_cpuid(me: &Vcpu, regs: &mut Regs) {
     const OSXSAVE: u32 = 1 << 27;
     const XSAVE: u32 = 1 << 26;
     let (leaf, subleaf) = (regs.rax as u32, regs.rcx as u32);
-    let [eax, ebx, mut ecx, edx] = lookup_cpuid(leaf, subleaf);
+    let [eax, mut ebx, mut ecx, edx] = lookup_cpuid(leaf, subleaf);
     if leaf == 1 {
+        // the APIC's number, which tells the cores of a package apart
+        ebx |= me.id.get() << 24;
         // Xen shows OSXSAVE to a guest kernel that asks in this way if XSAVE is offered
         let on = ecx & XSAVE != 0
             && (me.kernel_mode.get() == 1 || me.guest_cr4.get() & CR4_OSXSAVE != 0);

@@ -7,6 +7,7 @@ const PVM: Flavour = Flavour { pvm: true };
 const FACTS: XenFacts = XenFacts {
     version: 0x4_0011,
     tsc_khz: 2_500_000,
+    package: 6,
 };
 
 fn row(function: u32, index: u32, [eax, ebx, ecx, edx]: [u32; 4]) -> kvm_cpuid_entry2 {
@@ -217,4 +218,21 @@ fn the_xsave_area_holds_what_is_shown() {
     }
     assert!((576..=0x1000).contains(&area.ebx) && area.ebx == area.ecx);
     assert_eq!(guest(&t, 0xd, 1).eax & !0b111, 0, "no XSAVES");
+}
+
+#[test]
+fn the_vcpus_of_a_package_are_its_cores() {
+    let t = tables(&everything(), HARDWARE, FACTS);
+    assert_eq!(guest(&t, 0x8000_0008, 0).ecx, 3 << 12 | 5);
+    let one = XenFacts {
+        package: 1,
+        ..FACTS
+    };
+    let t = tables(&everything(), HARDWARE, one);
+    assert_eq!(guest(&t, 0x8000_0008, 0).ecx, 0);
+    // Intel's processors have nothing there
+    let mut rows = everything().as_slice().to_vec();
+    rows[0].ebx = 0x756e_6547;
+    let t = tables(&CpuId::from_entries(&rows).unwrap(), HARDWARE, FACTS);
+    assert_eq!(guest(&t, 0x8000_0008, 0).ecx, 0);
 }
