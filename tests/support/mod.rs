@@ -9,6 +9,7 @@
 
 pub mod counters;
 pub mod disks;
+pub mod libvirt;
 pub mod session;
 
 use std::fs::OpenOptions;
@@ -81,7 +82,7 @@ pub fn guest_arguments(series: &str, smp: u32, append: &str) -> Vec<String> {
 }
 
 /// What is missing for tests that boot guests, if anything.
-fn missing(files: &[PathBuf]) -> Option<String> {
+pub fn missing(files: &[PathBuf]) -> Option<String> {
     if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         return Some(format!("/dev/kvm: {error}"));
     }
@@ -99,8 +100,17 @@ pub fn trial(
     files: &[PathBuf],
     run: impl FnOnce() -> Result<(), Failed> + Send + 'static,
 ) -> Trial {
+    trial_unless(missing(files), name, run)
+}
+
+/// The same where what is missing is known, if anything.
+pub fn trial_unless(
+    missing: Option<String>,
+    name: String,
+    run: impl FnOnce() -> Result<(), Failed> + Send + 'static,
+) -> Trial {
     let strict = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    match missing(files) {
+    match missing {
         None => Trial::test(name, run),
         Some(what) if strict("CI") || strict("XENNER_TEST_ALL") => {
             Trial::test(name, move || Err(what.into()))
