@@ -1,7 +1,8 @@
 //! What the project fetches from Debian: guest kernels, a static busybox, the
 //! xenstore tools, and QEMU. Each `ensure`-like function is instant when the
-//! cache has it already.
+//! cache has it already. libvirt alone is installed.
 
+mod libvirt;
 mod qemu;
 mod tools;
 
@@ -13,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::ui;
 use crate::workspace::{Workspace, make_dir, write_whole};
 
+pub use libvirt::install as install_libvirt;
 pub use qemu::Qemu;
 pub use tools::{Tool, ethtool, iperf3, qemu_img, qemu_io};
 
