@@ -647,7 +647,11 @@ gp_entry:                               # error, rip, cs, rflags, rsp, ss
 63: mov rcx, [rsp + 40]
     add rsp, 56
     jmp iret_hypercall
-62: cmp byte ptr [rcx], 0xfa            # cli: no effect
+62: cmp word ptr [rcx], 0x320f          # rdmsr
+    EX 62b, gp_general
+    je 65f
+66: cmp byte ptr [rcx], 0xfa            # cli: no effect
+    EX 66b, gp_general
     jne gp_general
     cmp byte ptr [rsp + 56 + {IOPL}], 0
     je gp_general
@@ -657,6 +661,18 @@ gp_entry:                               # error, rip, cs, rflags, rsp, ss
 gp_cli_iretq:
     iretq
     EX gp_cli_iretq, iret_fault
+65: mov rcx, [rsp]                      # of a segment base, as at every switch of processes
+    cmp ecx, 0xc0000100
+    jb gp_general
+    cmp ecx, 0xc0000102
+    ja gp_general
+    rdmsr
+    pop rcx
+    add qword ptr [rsp + 8], 2
+    add rsp, 8
+gp_rdmsr_iretq:
+    iretq
+    EX gp_rdmsr_iretq, iret_fault
 gp_general:
     pop rcx
 69: mov dword ptr [rsp + 4], 13
