@@ -20,22 +20,61 @@ use crate::rig::{Image, Machine};
 use crate::ui;
 use crate::workspace::Workspace;
 
-/// The test programs that boot guests; the rig's machine is given them too.
-const GUEST_TESTS: [(&str, &str); 6] = [
-    ("pvtest", "PV test kernels"),
-    ("boot", "Debian kernels"),
-    ("budget", "What a guest may cost"),
-    ("disk", "Disks"),
-    ("network", "Networks"),
-    ("monitor", "The monitor"),
-];
-/// What `--quick` runs of each of them.
-const QUICK: [(&str, &str); 5] = [
-    ("pvtest", "pvtest-smp1"),
-    ("boot", "shell-6.1-smp1"),
-    ("budget", ""),
-    ("disk", "rules-"),
-    ("monitor", ""),
+/// A test program that boots guests.
+struct GuestTest {
+    /// Its name in `tests/`.
+    program: &'static str,
+    /// What it is about.
+    what: &'static str,
+    /// What `--quick` runs of it: the tests whose names hold this.
+    quick: Option<&'static str>,
+    /// What the rig's machine runs of it.
+    rig: Option<&'static str>,
+}
+
+const GUEST_TESTS: [GuestTest; 7] = [
+    GuestTest {
+        program: "pvtest",
+        what: "PV test kernels",
+        quick: Some("pvtest-smp1"),
+        rig: Some(""),
+    },
+    GuestTest {
+        program: "boot",
+        what: "Debian kernels",
+        quick: Some("shell-6.1-smp1"),
+        rig: Some(""),
+    },
+    GuestTest {
+        program: "budget",
+        what: "What a guest may cost",
+        quick: Some(""),
+        rig: Some(""),
+    },
+    GuestTest {
+        program: "disk",
+        what: "Disks",
+        quick: Some("rules-"),
+        rig: Some(""),
+    },
+    GuestTest {
+        program: "network",
+        what: "Networks",
+        quick: None,
+        rig: Some(""),
+    },
+    GuestTest {
+        program: "debian",
+        what: "A whole Debian",
+        quick: None,
+        rig: None,
+    },
+    GuestTest {
+        program: "monitor",
+        what: "The monitor",
+        quick: Some(""),
+        rig: Some(""),
+    },
 ];
 /// The guest tests in the rig end within this time.
 const RIG_LIMIT: Duration = Duration::from_secs(1800);
@@ -172,10 +211,12 @@ pub fn test(ws: &Workspace, args: &TestArgs) -> Result<ExitCode> {
         debian::stage(ws).map(drop)
     });
     tally.check("Access to /dev/kvm", check_kvm);
-    for (program, what) in GUEST_TESTS {
-        let name = format!("{what} on {}", flavour());
-        let chosen = if args.quick { quick(program) } else { "" };
-        tally.tests(&name, &mut guest_tests(ws, program, chosen));
+    for test in &GUEST_TESTS {
+        let Some(chosen) = (if args.quick { test.quick } else { Some("") }) else {
+            continue;
+        };
+        let name = format!("{} on {}", test.what, flavour());
+        tally.tests(&name, &mut guest_tests(ws, test.program, chosen));
     }
     tally.check("libvirt, which tests run for themselves", || {
         packages::install_libvirt()
@@ -218,12 +259,6 @@ fn static_checks(ws: &Workspace, tally: &mut Tally) {
     });
 }
 
-/// What `--quick` runs of a test program.
-fn quick(program: &str) -> &'static str {
-    let found = QUICK.iter().find(|(name, _)| *name == program);
-    found.map_or("", |(_, chosen)| chosen)
-}
-
 /// A command that runs the tests of `program` whose names hold `chosen`; an
 /// empty text stands for all of them.
 pub fn guest_tests(ws: &Workspace, program: &str, chosen: &str) -> Command {
@@ -261,7 +296,10 @@ fn libvirt_tests(ws: &Workspace, quick: bool) -> Command {
 /// machine's processors in one thread, where interrupts come at moments that they hardly find
 /// otherwise.
 fn in_rig(ws: &Workspace, tally: &mut Tally) {
-    let all = GUEST_TESTS.map(|(program, _)| (program, ""));
+    let all: Vec<_> = GUEST_TESTS
+        .iter()
+        .filter_map(|test| Some((test.program, test.rig?)))
+        .collect();
     let one_thread = Machine {
         one_thread: true,
         ..rig_machine(ws)
