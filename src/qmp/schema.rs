@@ -2,14 +2,15 @@
 //! there are.
 //!
 //! The form is QEMU's `qapi/introspect.json`: entries that refer to each other by names without a
-//! meaning. Unions are told by their cases alone.
+//! meaning. Of a union's cases only those members
+//! are told that clients ask about.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use super::events::EVENTS;
-use super::shape::{Enum, Object, Type};
+use super::shape::{Arguments, Case, Empty, Enum, Object, Type};
 use super::table::Command;
 
 /// The schema of these commands.
@@ -120,23 +121,25 @@ impl Writer {
             })
             .collect();
         let mut entry = json!({"meta-type": "object", "name": name, "members": members});
-        if let Some((tag, words)) = union(object) {
-            let empty = self.object(<super::shape::Empty as super::shape::Arguments>::OBJECT);
-            let case = |word: &&str| json!({"case": word, "type": empty});
+        if let Some((tag, words, cases)) = union(object) {
+            let mut case = |word: &&str| {
+                let known = cases.iter().find(|case| case.word == *word);
+                let members = known.map_or(<Empty as Arguments>::OBJECT, |case| case.members);
+                json!({"case": word, "type": self.object(members)})
+            };
             entry["tag"] = tag.into();
-            entry["variants"] = words.values.iter().map(case).collect();
+            entry["variants"] = words.values.iter().map(&mut case).collect();
         }
         self.entries.push(entry);
         name
     }
 }
 
-fn union(object: &Object) -> Option<(&'static str, &'static Enum)> {
-    if !object.union {
-        return None;
-    }
+/// The name of a union's member that tells the cases, its words, and what is known of them.
+fn union(object: &Object) -> Option<(&'static str, &'static Enum, &'static [Case])> {
+    let cases = object.union?;
     object.members.iter().find_map(|member| match member.ty {
-        Type::Enum(words) => Some((member.name, *words)),
+        Type::Enum(words) => Some((member.name, *words, cases)),
         _ => None,
     })
 }

@@ -35,10 +35,20 @@ pub struct Object {
     pub name: &'static str,
     /// Its members.
     pub members: &'static [Member],
-    /// A union's cases: values of the first member of enum type.
-    pub union: bool,
+    /// A union, whose cases are the values of the first member of enum type: what is told of
+    /// those that have members of their own.
+    pub union: Option<&'static [Case]>,
     /// Further members are let through, for the command to judge.
     pub open: bool,
+}
+
+/// One case of a union.
+#[derive(Debug)]
+pub struct Case {
+    /// The value that makes it this case.
+    pub word: &'static str,
+    /// Its members that clients ask about; there may be more.
+    pub members: &'static Object,
 }
 
 /// One member of an object.
@@ -123,7 +133,7 @@ impl Shaped for Map<String, Value> {
     const TYPE: &'static Type = &Type::Object(&Object {
         name: "Map",
         members: &[],
-        union: false,
+        union: None,
         open: true,
     });
 }
@@ -149,7 +159,7 @@ macro_rules! qmp_struct {
                     ty: <$ty as $crate::qmp::shape::Shaped>::TYPE,
                     optional: <$ty as $crate::qmp::shape::Shaped>::OPTIONAL,
                 }),*],
-                union: false,
+                union: None,
                 open: false,
             };
         }
@@ -162,10 +172,10 @@ macro_rules! qmp_struct {
     };
 }
 
-/// Defines an object whose further members are let through in `rest`; with `union`, they depend on
+/// Defines an object whose further members are let through in `rest`; of a union, they depend on
 /// the member of enum type.
 macro_rules! qmp_open_struct {
-    ($(#[$meta:meta])* $name:ident ($union:literal) {
+    ($(#[$meta:meta])* $name:ident ($union:expr) {
         $($(#[$field_meta:meta])* $field:ident $(as $wire:literal)? : $ty:ty),* $(,)?
     }) => {
         $(#[$meta])*

@@ -550,6 +550,18 @@ fn the_schema_is_whole_and_says_what_libvirt_looks_for() {
     let cases = netdev["variants"].as_array().unwrap();
     assert!(cases.iter().any(|case| case["case"] == "user"));
     assert!(cases.iter().any(|case| case["case"] == "dgram"));
+    let blockdev = arguments("blockdev-add").unwrap();
+    let cases = blockdev["variants"].as_array().unwrap();
+    let file = cases.iter().find(|case| case["case"] == "file").unwrap();
+    let file = find(file["type"].as_str().unwrap()).unwrap();
+    assert_eq!(file["members"][0]["name"], "aio");
+    let aio = find(file["members"][0]["type"].as_str().unwrap()).unwrap();
+    assert!(
+        aio["values"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("io_uring"))
+    );
     let nodes = arguments("query-named-block-nodes").unwrap();
     assert_eq!(nodes["members"][0]["name"], "flat");
     assert_eq!(nodes["members"][0]["default"], Value::Null);

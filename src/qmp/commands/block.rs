@@ -6,7 +6,7 @@ use super::Context;
 use super::lifecycle::done;
 use crate::qmp::control::{Answer, BlockInfo, BlockNode, BlockStats, BlockTarget, Properties};
 use crate::qmp::error::QmpError;
-use crate::qmp::shape::{Empty, qmp_enum, qmp_open_struct, qmp_struct};
+use crate::qmp::shape::{Arguments, Case, Empty, qmp_enum, qmp_open_struct, qmp_struct};
 use crate::qmp::table::Table;
 
 pub(super) fn register(table: &mut Table) {
@@ -76,9 +76,41 @@ qmp_enum! {
     }
 }
 
+qmp_enum! {
+    /// Ways to do a file's I/O.
+    BlockAio {
+        /// By threads.
+        Threads as "threads",
+        /// By the kernel's own asynchronous calls.
+        Native as "native",
+        /// By io_uring.
+        IoUring as "io_uring",
+    }
+}
+
+qmp_struct! {
+    /// What clients ask about of files: libvirt takes no `io='io_uring'` where it is not told.
+    FileNode {
+        /// How its I/O is done.
+        aio: Option<BlockAio>,
+    }
+}
+
+/// The drivers whose members are told.
+const CASES: &[Case] = &[
+    Case {
+        word: "file",
+        members: <FileNode as Arguments>::OBJECT,
+    },
+    Case {
+        word: "host_device",
+        members: <FileNode as Arguments>::OBJECT,
+    },
+];
+
 qmp_open_struct! {
     /// `blockdev-add`.
-    BlockdevAdd (true) {
+    BlockdevAdd (Some(CASES)) {
         /// Its kind.
         driver: BlockDriver,
         /// Its name.

@@ -36,7 +36,7 @@ qmp_struct! {
 
 qmp_open_struct! {
     /// `device_add`.
-    DeviceAdd (false) {
+    DeviceAdd (None) {
         /// The driver.
         driver: String,
     }
@@ -70,7 +70,7 @@ qmp_enum! {
 
 qmp_open_struct! {
     /// `netdev_add`.
-    NetdevAdd (true) {
+    NetdevAdd (Some(&[])) {
         /// Its id.
         id: String,
         /// Its kind.
@@ -114,7 +114,7 @@ qmp_enum! {
 
 qmp_open_struct! {
     /// `object-add`.
-    ObjectAdd (true) {
+    ObjectAdd (Some(&[])) {
         /// Its kind.
         kind as "qom-type": ObjectKind,
         /// Its id.
