@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
@@ -37,6 +37,11 @@ const NIC: &str = "<interface type='bridge'>
 /// Asks the bridge's host for an answer.
 const PING: &str = "ping -c 1 -w 1 10.98.0.1 >/dev/null";
 
+/// The domain that users are given.
+const EXAMPLE: &str = include_str!("../libvirt.xml");
+/// A whole Debian starts, or ends, within this time.
+const DEBIAN: Duration = Duration::from_secs(300);
+
 /// What is done with libvirt.
 type Story = fn() -> Result<(), Failed>;
 
@@ -44,7 +49,7 @@ fn main() -> ExitCode {
     if let Some(code) = in_namespaces() {
         return code;
     }
-    let stories: [(&str, Story); 7] = [
+    let stories: [(&str, Story); 8] = [
         ("probe", probe),
         ("rows", rows),
         ("restarts", restarts),
@@ -52,6 +57,7 @@ fn main() -> ExitCode {
         ("rounds", rounds),
         ("session", session),
         ("virt-install", virt_install),
+        ("example", example),
     ];
     support::main(stories.map(|(name, run)| libvirt_test(name, run)).into())
 }
@@ -60,8 +66,10 @@ fn libvirt_test(name: &str, run: Story) -> Trial {
     let mut files: Vec<_> = ["kernel-6.1", "initramfs-devices", "pvtest"]
         .map(asset)
         .into();
-    if name == "virt-install" {
-        files.push("/usr/bin/virt-install".into());
+    match name {
+        "example" => files.extend(["debian.img", "grub"].map(support::image)),
+        "virt-install" => files.push("/usr/bin/virt-install".into()),
+        _ => {}
     }
     let missing = libvirt::missing().or_else(|| support::missing(&files));
     trial_unless(missing, name.to_owned(), run)
@@ -537,6 +545,36 @@ fn rounds() -> Result<(), Failed> {
     }
     eprintln!("{rounds} rounds of start and destroy, and of start and shutdown");
     Ok(())
+}
+
+/// libvirt.xml as it stands, but for the place of GRUB: a whole Debian.
+fn example() -> Result<(), Failed> {
+    let libvirt = Libvirt::start(Owner::System)?;
+    let disk = format!("{IMAGES}/debian.img");
+    // A file of its own, whose holes stay holes.
+    let mut copy = Command::new("cp");
+    copy.arg("--sparse=always")
+        .arg(support::image("debian.img"));
+    disks::output(copy.arg(&disk))?;
+    let grub = format!("{IMAGES}/grub");
+    std::fs::copy(support::image("grub"), &grub)?;
+    let network = "<network><name>default</name>
+        <forward mode='bridge'/><bridge name='br0'/></network>";
+    let network = libvirt.file("network.xml", network)?;
+    libvirt.virsh(&format!("net-define {network}"))?;
+    libvirt.virsh("net-start default")?;
+    let place = "/usr/lib/grub-xen/grub-x86_64-xen.bin";
+    libvirt.define(&EXAMPLE.replace(place, &grub))?;
+    libvirt.virsh("start debian")?;
+    let start = Instant::now();
+    let mut console = libvirt.console("debian")?;
+    console.expect("debian login: ", DEBIAN)?;
+    eprintln!("login after {:?}", start.elapsed());
+    let start = Instant::now();
+    libvirt.virsh("shutdown debian")?;
+    libvirt.comes("domstate debian --reason", "shut off (shutdown)", DEBIAN)?;
+    eprintln!("off after {:?}", start.elapsed());
+    libvirt.is_clean("debian")
 }
 
 /// virt-install's own idea of a domain, from its questions to its end.
