@@ -61,7 +61,7 @@ const GUEST_TESTS: [GuestTest; 7] = [
         program: "network",
         what: "Networks",
         quick: None,
-        rig: Some(""),
+        rig: None,
     },
     GuestTest {
         program: "debian",
