@@ -79,3 +79,15 @@ fn builder(config: &LogConfig, name: &str) -> Result<Builder, LogError> {
     });
     Ok(builder)
 }
+
+/// An error and what caused it, as one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use xenner::cli::{self, Action};
+use xenner::logging::with_causes;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
@@ -25,13 +26,7 @@ fn print(text: &str) -> ExitCode {
 
 /// Prints an error and what caused it as one line, and gives QEMU's exit code.
 fn report(error: &dyn Error) -> ExitCode {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
+    let line = with_causes(error);
     // Standard error may be closed; there is nowhere else to say it then.
     drop(writeln!(std::io::stderr(), "xenner: {line}"));
     ExitCode::FAILURE

@@ -16,20 +16,14 @@ use super::nics;
 use crate::cli::hotplug::{self, HotDevice};
 use crate::config::{BlockNodeConfig, DeviceRecord, DiskConfig, DiskKind, NicConfig};
 use crate::disks::{OpenDisk, attachment, user_name};
+use crate::logging::with_causes;
 use crate::qmp::control::{Answer, BlockTarget, NamedFds, Properties};
 use crate::qmp::events::{DeviceDeleted, TrayMoved};
 use crate::qmp::{Event, QmpError};
 
 /// An error of the host's side with all its causes, for a client.
 fn because(error: &dyn Error) -> QmpError {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    QmpError::generic(text)
+    QmpError::generic(with_causes(error))
 }
 
 /// The properties as the JSON value of an option.

@@ -8,11 +8,16 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use super::PATIENCE;
 use libtest_mimic::Failed;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// What the guest's shell shows when it waits.
 pub const PROMPT: &str = "xenner:/root# ";
+
+/// Lines of a guest's kernel log that mean trouble, whatever the test.
+const TROUBLE: &str = "WARNING: CPU|BUG:|Oops|Call Trace|general protection|segfault|soft lockup|\
+                       rcu.*stall";
 
 /// How much of the console goes into a failure's message.
 const SHOWN: usize = 3000;
@@ -127,6 +132,18 @@ impl Session {
             return Err(self.failure(&format!("{command:?} gave exit status {}", status.trim())));
         }
         Ok(text.trim_end_matches("@@42=").trim().to_owned())
+    }
+
+    /// The guest's kernel log has no line that matches `trouble` (a regular expression) or one of
+    /// the patterns that mean trouble everywhere.
+    pub fn quiet_log(&mut self, trouble: &str) -> Result<(), Failed> {
+        let command = format!("dmesg | grep -E '{TROUBLE}|{trouble}' || true");
+        let log = self.shell(&command, PATIENCE)?;
+        if log.is_empty() {
+            Ok(())
+        } else {
+            Err(self.failure(&format!("dmesg has:\n{log}")))
+        }
     }
 
     /// Wait for the end of the process.
