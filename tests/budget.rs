@@ -48,11 +48,9 @@ fn main() -> ExitCode {
         ("clock-drift", clock_drift),
     ];
     let files = [kernel(SERIES), asset("initramfs")];
-    support::main(
-        tests
-            .map(|(name, run)| trial(name.to_owned(), &files, run))
-            .into(),
-    )
+    let tests = tests.map(|(name, run)| trial(name.to_owned(), &files, run));
+    // None of them is a matter of speed, and two of them mostly wait.
+    support::side_by_side(tests.into(), 2)
 }
 
 fn at_prompt() -> Result<Session, Failed> {

@@ -14,15 +14,13 @@ use libtest_mimic::Failed;
 use support::counters::Counters;
 use support::disks::output;
 use support::session::{PROMPT, Session};
-use support::{PATIENCE, asset, image, kernel, trial, xenner};
+use support::{LONG, PATIENCE, asset, image, kernel, trial, xenner};
 
 /// The host's address on the bridge; the guests have the next two.
 const HOST: &str = "10.99.0.1";
 const GUESTS: [&str; 2] = ["10.99.0.2", "10.99.0.3"];
 /// Set in the namespace.
 const INSIDE: &str = "XENNER_TEST_NAMESPACE";
-/// Set for the sizes of a soak test instead of a quick one.
-const LONG: &str = "XENNER_TEST_LONG";
 /// What ethtool calls the offloads that netfront has.
 const OFFLOADS: [&str; 4] = ["tx", "sg", "tso", "gso"];
 

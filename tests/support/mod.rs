@@ -26,6 +26,9 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 /// The stock kernels by their series.
 pub const KERNELS: [&str; 3] = ["5.10", "6.1", "6.12"];
 
+/// Set for the sizes and the tests of `cargo xtask soak`.
+pub const LONG: &str = "XENNER_TEST_LONG";
+
 /// The directory with everything that `cargo xtask` staged.
 pub fn assets() -> PathBuf {
     if let Some(dir) = std::env::var_os("XENNER_ASSETS") {
@@ -130,8 +133,13 @@ pub fn left_out() -> bool {
 /// Run the tests, one after another unless asked otherwise: guests that share
 /// two processors would only wait for one another.
 pub fn main(trials: Vec<Trial>) -> std::process::ExitCode {
+    side_by_side(trials, 1)
+}
+
+/// Run the tests, so many at a time unless asked otherwise.
+pub fn side_by_side(trials: Vec<Trial>, threads: usize) -> std::process::ExitCode {
     let mut arguments = Arguments::from_args();
     let trials = if left_out() { Vec::new() } else { trials };
-    arguments.test_threads = arguments.test_threads.or(Some(1));
+    arguments.test_threads = arguments.test_threads.or(Some(threads));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -46,6 +46,9 @@ pub struct SoakArgs {
     /// flushed may be lost
     #[arg(long, default_value_t = 100)]
     kill: u32,
+    /// Debian guests killed while a database commits: no row may be lost
+    #[arg(long, default_value_t = 3)]
+    database: u32,
     /// Rounds of a GiB and 100,000 connections between two guests and the host
     #[arg(long, default_value_t = 1)]
     traffic: u32,
@@ -70,6 +73,15 @@ pub fn soak(ws: &Workspace, args: &SoakArgs) -> Result<ExitCode> {
         ));
         let mut crash = test::guest_tests(ws, "disk", "crash");
         run(crash.env("XENNER_CRASH_ROUNDS", args.kill.to_string()))?;
+    }
+    for round in 0..args.database {
+        debian::stage(ws)?;
+        ui::step(&format!(
+            "A database, round {} of {}",
+            round + 1,
+            args.database
+        ));
+        run(test::guest_tests(ws, "debian", "killed").env("XENNER_TEST_LONG", "1"))?;
     }
     for round in 0..args.traffic {
         debian::stage(ws)?;
@@ -96,8 +108,9 @@ fn in_rig(ws: &Workspace, count: u32) -> Result<()> {
         limit,
         ..Machine::default()
     };
-    let command =
-        format!("xtask soak-here --guest 0 --debian {count} --rig 0 --kill 0 --traffic 0");
+    let command = format!(
+        "xtask soak-here --guest 0 --debian {count} --rig 0 --kill 0 --database 0 --traffic 0"
+    );
     let outcome = machine.run(ws, image, &command, &mut ui::note)?;
     if outcome.status == Some(0) {
         return Ok(());
