@@ -80,7 +80,8 @@ pub struct Vcpu {
     pub smp: Cell<u8>,
     /// shared_info, in the direct map.
     pub shared_info: Cell<u64>,
-    /// System time at which the one-shot timer fires, 0 if off.
+    /// System time at which the one-shot timer fires, 0 if off. It stays there, past, when the short way
+    /// has raised the VIRQ.
     pub oneshot: Cell<u64>,
     /// System time at which the periodic timer fires next, 0 if off.
     pub period_next: Cell<u64>,

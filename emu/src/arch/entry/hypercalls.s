@@ -15,11 +15,7 @@ syscall_entry:                          # rsp: vcpu record
     je user_system_call
     cmp eax, 23
     je syscall_iret
-    push 0xe02b
-    push qword ptr [rsp + 8 + {SCRATCH_RSP}]
-    push r11
-    push 0xe033
-    push rcx
+    PUSH_SYSCALL_FRAME 0xe033
     sub rsp, 8
 hypercall:                              # rsp: vcpu record - 48: error, rip, cs, rflags, rsp, ss
     cmp eax, 1

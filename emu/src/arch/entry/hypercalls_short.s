@@ -117,6 +117,28 @@ mmu_iretq:
     # mmuext_op of a kernel that goes to another process: a new base pointer and a new user base
     # pointer, both of tables that are L4 already. What `mmuext::new_baseptr` and `new_user_baseptr`
     # do; all else is left to them, before anything has changed.
+    # A reference to a frame that is an L4 already; rdx: the frame table.
+    .macro HOLD_L4 mfn, other
+    cmp \mfn, [rsp + 48 + {NR_FRAMES}]
+    jae \other
+    mov eax, [rdx + \mfn*4]
+    mov esi, eax
+    and esi, {HELD_MASK}
+    cmp esi, {TYPE_L4}
+    jne \other
+    lea esi, [rax + 0x100]
+    lock cmpxchg [rdx + \mfn*4], esi
+    jne \other
+    .endm
+    # Drops a reference to frame rsi, if it is not the last.
+    .macro DROP_HELD last
+    mov eax, [rdx + rsi*4]
+    cmp eax, 0x200
+    jb \last
+    lea ecx, [rax - 0x100]
+    lock cmpxchg [rdx + rsi*4], ecx
+    jne \last
+    .endm
     .macro RELEASE mfn
     push rdi
     push r8
@@ -152,50 +174,22 @@ switch_address_space:
 54: mov r11, [rdi + 32]
     EX 54b, hypercall_general
     movabs rdx, {FRAME_TABLE}           # rdx, rsi and r10 are free: their values are known
-    cmp rcx, [rsp + 48 + {NR_FRAMES}]
-    jae 59f
-    mov eax, [rdx + rcx*4]
-    mov esi, eax
-    and esi, {HELD_MASK}
-    cmp esi, {TYPE_L4}
-    jne 59f
-    lea esi, [rax + 0x100]
-    lock cmpxchg [rdx + rcx*4], esi
-    jne 59f
+    HOLD_L4 rcx, 59f
     test r11, r11                       # 0: no user base pointer
     jz 55f
-    cmp r11, [rsp + 48 + {NR_FRAMES}]
-    jae 58f
-    mov eax, [rdx + r11*4]
-    mov esi, eax
-    and esi, {HELD_MASK}
-    cmp esi, {TYPE_L4}
-    jne 58f
-    lea esi, [rax + 0x100]
-    lock cmpxchg [rdx + r11*4], esi
-    jne 58f
+    HOLD_L4 r11, 58f
 55: shl rcx, 12
     shl r11, 12
     mov rsi, [rsp + 48 + {KERNEL_CR3}]
     mov [rsp + 48 + {KERNEL_CR3}], rcx
     mov cr3, rcx
     shr rsi, 12
-    mov eax, [rdx + rsi*4]
-    cmp eax, 0x200
-    jb 61f
-    lea ecx, [rax - 0x100]
-    lock cmpxchg [rdx + rsi*4], ecx
-    jne 61f
+    DROP_HELD 61f
 56: mov rsi, [rsp + 48 + {USER_CR3}]
     mov [rsp + 48 + {USER_CR3}], r11
     shr rsi, 12
     jz 57f
-    mov eax, [rdx + rsi*4]
-    cmp eax, 0x200
-    jb 62f
-    lea ecx, [rax - 0x100]
-    lock cmpxchg [rdx + rsi*4], ecx
-    jne 62f
+    DROP_HELD 62f
 57: shl qword ptr [rsp + 48 + {TRACE}], 8
     mov byte ptr [rsp + 48 + {TRACE}], 26
     inc qword ptr [rsp + 26*8 + 48 + {HYPERCALLS}]

@@ -1,5 +1,19 @@
 # The iret hypercall. Guest stack: rax, r11, rcx, flags, rip, cs, rflags, rsp, ss.
 
+    # The frame's last word, and what keeps Rust in charge. An NMI's end is noted at \nmi, which comes
+    # back to \back.
+    .macro IRET_TO_RIP nmi, back
+97: push qword ptr [rcx + 32]
+    EX 97b, bad_iret_frame
+    cmp byte ptr [rsp + 40 + {NMI_BLOCKED}], 0
+    jne \nmi
+\back: cmp word ptr [rax], 1
+    je 43f
+98: test byte ptr [rcx + 25], 1         # VGCF_in_syscall
+    EX 98b, bad_iret_frame
+    jne 43f
+    .endm
+
 syscall_iret:
     mov rcx, [rsp + {SCRATCH_RSP}]
 iret_hypercall:                         # rsp: vcpu record; rcx: guest rsp
@@ -24,15 +38,7 @@ iret_hypercall:                         # rsp: vcpu record; rcx: guest rsp
     EX 35b, bad_iret_frame
     jne 40f
     push 0x33
-32: push qword ptr [rcx + 32]
-    EX 32b, bad_iret_frame
-    cmp byte ptr [rsp + 40 + {NMI_BLOCKED}], 0
-    jne 44f
-41: cmp word ptr [rax], 1
-    je 43f
-36: test byte ptr [rcx + 25], 1         # VGCF_in_syscall
-    EX 36b, bad_iret_frame
-    jne 43f
+    IRET_TO_RIP 44f, 41
 24:                                     # to guest user mode
     mov r11, [rsp + 40 + {USER_CR3}]
     test r11, r11
@@ -54,15 +60,7 @@ iret_iretq:
     movzx r11d, word ptr [rcx + 40]
     EX 40b, bad_iret_frame
     push r11
-25: push qword ptr [rcx + 32]
-    EX 25b, bad_iret_frame
-    cmp byte ptr [rsp + 40 + {NMI_BLOCKED}], 0
-    jne 27f
-26: cmp word ptr [rax], 1
-    je 43f
-42: test byte ptr [rcx + 25], 1
-    EX 42b, bad_iret_frame
-    jne 43f
+    IRET_TO_RIP 27f, 26
     or dword ptr [rsp + 8], 3
     test r11d, 3
     jne 24b

@@ -17,8 +17,8 @@
     push r9
     push r10
     .endm
-    .macro SAVE_REST
-    push r11
+    # Those that a call of Rust keeps.
+    .macro SAVE_KEPT
     push rbx
     push rbp
     push r12
@@ -26,17 +26,24 @@
     push r14
     push r15
     .endm
-    .macro SAVE_ALL
-    SAVE_ARGUMENTS
-    SAVE_REST
-    .endm
-    .macro RESTORE_ALL
+    .macro RESTORE_KEPT
     pop r15
     pop r14
     pop r13
     pop r12
     pop rbp
     pop rbx
+    .endm
+    .macro SAVE_REST
+    push r11
+    SAVE_KEPT
+    .endm
+    .macro SAVE_ALL
+    SAVE_ARGUMENTS
+    SAVE_REST
+    .endm
+    .macro RESTORE_ALL
+    RESTORE_KEPT
     pop r11
     pop r10
     pop r9
@@ -46,6 +53,31 @@
     pop rdx
     pop rsi
     pop rdi
+    .endm
+
+    # SYSCALL pushes no frame: this is the one that an exception would, with this code segment.
+    .macro PUSH_SYSCALL_FRAME cs
+    push 0xe02b
+    push qword ptr [rsp + 8 + {SCRATCH_RSP}]
+    push r11
+    push \cs
+    push rcx
+    .endm
+
+    # From guest user mode to guest kernel mode, with the vcpu record \record bytes above the stack
+    # pointer. rax: the frame's place on the guest kernel's stack.
+    .macro ENTER_KERNEL record
+    mov rax, [rsp + \record + {KERNEL_CR3}]
+    mov cr3, rax
+    swapgs
+    mov byte ptr [rsp + \record + {MODE}], 1
+    mov rax, [rsp + \record + {KERNEL_FRAME}]
+    .endm
+
+    # The next word of the CPU's frame goes to that of the guest kernel.
+    .macro POP_TO offset
+98: pop qword ptr [rax + \offset]
+    EX 98b, bad_stack
     .endm
 
     .pushsection .rodata.entry, "a"

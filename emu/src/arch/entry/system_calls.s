@@ -9,11 +9,7 @@ user_system_call:                       # rsp: vcpu record; user rsp in SCRATCH_
     cmp qword ptr [rsp + {FAST_SYSCALL}], 0
     je 26f
     mov byte ptr [rax + 1], 1
-    mov rax, [rsp + {KERNEL_CR3}]
-    mov cr3, rax
-    swapgs
-    mov byte ptr [rsp + {MODE}], 1
-    mov rax, [rsp + {KERNEL_FRAME}]
+    ENTER_KERNEL 0
     mov rdx, [rsp + {SCRATCH_RSP}]
 21: mov qword ptr [rax + 48], 0xe02b
     EX 21b, bad_stack
@@ -37,11 +33,7 @@ user_syscall_iretq:
 26:                                     # the general way: pseudo vector 256
     mov rax, [rsp + {SCRATCH_A}]
     mov rdx, [rsp + {SCRATCH_B}]
-    push 0xe02b
-    push qword ptr [rsp + 8 + {SCRATCH_RSP}]
-    push r11
-    push 0xe033
-    push rcx
+    PUSH_SYSCALL_FRAME 0xe033
     push 0
     mov dword ptr [rsp + 4], 256
     jmp common_entry
@@ -49,11 +41,7 @@ user_syscall_iretq:
     # SYSCALL of compatibility mode (pseudo vector 257) and SYSENTER (258).
     .globl syscall32_entry
 syscall32_entry:
-    push 0xe02b
-    push qword ptr [rsp + 8 + {SCRATCH_RSP}]
-    push r11
-    push 0xe023
-    push rcx
+    PUSH_SYSCALL_FRAME 0xe023
     push 0
     mov dword ptr [rsp + 4], 257
     jmp common_entry

@@ -1,5 +1,21 @@
 # The timer's interrupt and that of an event.
 
+    # Frees rax, rcx and rdx, and ends the interrupt for the local APIC.
+    .macro ACKNOWLEDGE
+    mov [rsp + 40 + {SCRATCH_A}], rax
+    mov [rsp + 40 + {SCRATCH_B}], rdx
+    mov [rsp + 40 + {SCRATCH_RSP}], rcx
+    mov ecx, 0x80b                      # EOI
+    xor eax, eax
+    xor edx, edx
+    wrmsr
+    .endm
+    .macro TAKE_BACK
+    mov rax, [rsp + 40 + {SCRATCH_A}]
+    mov rdx, [rsp + 40 + {SCRATCH_B}]
+    mov rcx, [rsp + 40 + {SCRATCH_RSP}]
+    .endm
+
     # The tick of a guest that computes: the VIRQ is raised and the guest's event callback
     # entered. What is out of the ordinary goes to Rust, behind the acknowledgement (87) or behind
     # the VIRQ as well (80).
@@ -11,13 +27,7 @@
 timer_entry:                            # rip, cs, rflags, rsp, ss
     test byte ptr [rsp + 8], 3
     jz 88f
-    mov [rsp + 40 + {SCRATCH_A}], rax
-    mov [rsp + 40 + {SCRATCH_B}], rdx
-    mov [rsp + 40 + {SCRATCH_RSP}], rcx
-    mov ecx, 0x80b                      # acknowledge
-    xor eax, eax
-    xor edx, edx
-    wrmsr
+    ACKNOWLEDGE
     cmp byte ptr [rsp + 40 + {ALONE}], 0
     je 87f
     mov eax, [rsp + 40 + {TIMER_PORT}]  # bound to this vcpu's VIRQ, or 0
@@ -43,26 +53,17 @@ timer_entry:                            # rip, cs, rflags, rsp, ss
     cmp byte ptr [rsp + 40 + {MODE}], 0
     jne 80f
     mov byte ptr [rdx + 1], 1
-    mov rax, [rsp + 40 + {KERNEL_CR3}]
-    mov cr3, rax
-    swapgs
-    mov byte ptr [rsp + 40 + {MODE}], 1
-    mov rax, [rsp + 40 + {KERNEL_FRAME}]
-21: pop qword ptr [rax + 16]            # rip
+    ENTER_KERNEL 40
+    POP_TO 16                           # rip
+    POP_TO 24
+    POP_TO 32
+    POP_TO 40
+    POP_TO 48
+21: mov [rax + 8], r11
     EX 21b, bad_stack
-22: pop qword ptr [rax + 24]
-    EX 22b, bad_stack
-23: pop qword ptr [rax + 32]
-    EX 23b, bad_stack
-24: pop qword ptr [rax + 40]
-    EX 24b, bad_stack
-25: pop qword ptr [rax + 48]
-    EX 25b, bad_stack
-27: mov [rax + 8], r11
-    EX 27b, bad_stack
     mov rdx, [rsp + {SCRATCH_RSP}]
-28: mov [rax], rdx
-    EX 28b, bad_stack
+22: mov [rax], rdx
+    EX 22b, bad_stack
     mov [rsp + {KERNEL_CONTEXT} + 24], rax
     mov [rsp + {KERNEL_CONTEXT}], rcx   # the callback finds rcx and r11 on its stack
     mov rax, [rsp + {SCRATCH_A}]
@@ -78,22 +79,16 @@ event_iretq:
     cmp word ptr [rdx], 1
     je 85b
 89:                                     # back to where the guest was
-    mov rax, [rsp + 40 + {SCRATCH_A}]
-    mov rdx, [rsp + 40 + {SCRATCH_B}]
-    mov rcx, [rsp + 40 + {SCRATCH_RSP}]
+    TAKE_BACK
 no_event_iretq:
     iretq
     EX no_event_iretq, iret_fault
 80:                                     # `trap::finish` does the rest; others may poll
-    mov rax, [rsp + 40 + {SCRATCH_A}]
-    mov rdx, [rsp + 40 + {SCRATCH_B}]
-    mov rcx, [rsp + 40 + {SCRATCH_RSP}]
+    TAKE_BACK
     push 0
     mov dword ptr [rsp + 4], {TIMER_RAISED}
     jmp common_entry
-87: mov rax, [rsp + 40 + {SCRATCH_A}]
-    mov rdx, [rsp + 40 + {SCRATCH_B}]
-    mov rcx, [rsp + 40 + {SCRATCH_RSP}]
+87: TAKE_BACK
     push 0
     mov dword ptr [rsp + 4], {TIMER_ACKNOWLEDGED}
     jmp common_entry
@@ -106,13 +101,7 @@ no_event_iretq:
 event_entry:
     test byte ptr [rsp + 8], 3
     jz 88f
-    mov [rsp + 40 + {SCRATCH_A}], rax
-    mov [rsp + 40 + {SCRATCH_B}], rdx
-    mov [rsp + 40 + {SCRATCH_RSP}], rcx
-    mov ecx, 0x80b
-    xor eax, eax
-    xor edx, edx
-    wrmsr
+    ACKNOWLEDGE
     mov rdx, [rsp + 40 + {INFO}]
     cmp word ptr [rdx], 1
     je 85b

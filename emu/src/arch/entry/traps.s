@@ -17,24 +17,14 @@ pf_entry:
     mov rdx, cr2
     mov [rax + 16], rdx
     mov byte ptr [rax + 1], 1
-    mov rax, [rsp + 48 + {KERNEL_CR3}]
-    mov cr3, rax
-    swapgs
-    mov byte ptr [rsp + 48 + {MODE}], 1
-    mov rax, [rsp + 48 + {KERNEL_FRAME}]
+    ENTER_KERNEL 48
     and qword ptr [rsp], 0x7ffffff7     # reserved bits are the host's affair
-71: pop qword ptr [rax + 8]             # the error code
-    EX 71b, bad_stack
-72: pop qword ptr [rax + 16]            # rip
-    EX 72b, bad_stack
-73: pop qword ptr [rax + 24]
-    EX 73b, bad_stack
-74: pop qword ptr [rax + 32]
-    EX 74b, bad_stack
-75: pop qword ptr [rax + 40]
-    EX 75b, bad_stack
-76: pop qword ptr [rax + 48]
-    EX 76b, bad_stack
+    POP_TO 8                            # the error code
+    POP_TO 16                           # rip
+    POP_TO 24
+    POP_TO 32
+    POP_TO 40
+    POP_TO 48
 77: mov [rax], r11
     EX 77b, bad_stack
 70: mov [rax - 8], rcx
@@ -107,12 +97,7 @@ no_user_base:
     # Sleep until an interrupt. rdi: where to save the stack pointer.
     .globl idle_wait
 idle_wait:
-    push rbx
-    push rbp
-    push r12
-    push r13
-    push r14
-    push r15
+    SAVE_KEPT
     mov [rdi], rsp
     sti
     .globl idle_open
@@ -121,12 +106,7 @@ idle_open:                              # from here to idle_resume interrupts ar
     cli
     .globl idle_resume
 idle_resume:
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbp
-    pop rbx
+    RESTORE_KEPT
     ret
 
     .globl vector_stubs
