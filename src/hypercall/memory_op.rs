@@ -9,6 +9,7 @@ use xenner_xen_abi::memory::*;
 use xenner_xen_abi::xen::DOMID_SELF;
 
 use super::{Answer, Call};
+use crate::frames;
 use crate::memory::{HOLE_END, HOLE_START, pfn_to_mfn};
 
 /// Type of RAM in a memory map (`E820_RAM`).
@@ -129,7 +130,7 @@ fn decrease(call: &Call<'_>, arg: u64) -> Answer {
         let Some(ma) = ram(call, mfn) else {
             return Ok(i as i64);
         };
-        let record = map.frame_table + mfn * 4;
+        let record = frames::record(map, mfn);
         // in one step: another vcpu may be about to map or pin the frame
         if over(call) || !m.replace_u32(record, 0, NOT_OWNED).map_err(|_| EINVAL)? {
             return Ok(i as i64);
@@ -159,7 +160,7 @@ fn populate(call: &Call<'_>, arg: u64) -> Answer {
         };
         // A vcpu that was about to map the frame when it went away may have counted that: no page
         // then, until the mapping is gone.
-        let record = map.frame_table + mfn * 4;
+        let record = frames::record(map, mfn);
         if !m.replace_u32(record, NOT_OWNED, 0).map_err(|_| EINVAL)? {
             return Ok(i as i64);
         }
@@ -176,7 +177,7 @@ fn populate(call: &Call<'_>, arg: u64) -> Answer {
 fn absent_frame(call: &Call<'_>, pfn: u64, lowest: &mut u64) -> Result<Option<u64>, i64> {
     let (m, map) = (&call.domain.memory, &call.domain.map);
     let out = |mfn: u64| -> Result<bool, i64> {
-        Ok(m.load_u32(map.frame_table + mfn * 4).map_err(|_| EINVAL)? == NOT_OWNED)
+        Ok(m.load_u32(frames::record(map, mfn)).map_err(|_| EINVAL)? == NOT_OWNED)
     };
     let own = pfn_to_mfn(pfn);
     if out(own)? {
