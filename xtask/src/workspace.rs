@@ -114,7 +114,7 @@ pub fn make_dir(dir: &Path) -> Result<()> {
 /// Write `bytes` to `path` by way of a temporary name, so that no half-written
 /// file is ever taken for a whole one.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let new = path.with_extension(format!("new{}", std::process::id()));
+    let new = beside(path);
     fs::write(&new, bytes).map_err(Error::file("write", &new))?;
     fs::rename(&new, path).map_err(Error::file("rename to", path))
 }
