@@ -96,26 +96,16 @@ fn power_off(session: &mut Session) -> Result<(), Failed> {
     session.end_with(0, BOOT)
 }
 
-/// The command's output must be this.
-fn says(session: &mut Session, command: &str, wanted: &str) -> Result<(), Failed> {
-    let text = session.shell(command, ANSWER)?;
-    if text == wanted {
-        Ok(())
-    } else {
-        Err(session.failure(&format!("{command:?} says {text:?}, not {wanted:?}")))
-    }
-}
-
 fn system() -> Result<(), Failed> {
     let disk = Disk::new()?;
     let mut session = start(&disk.file, false)?;
     log_in(&mut session)?;
     session.shell("systemctl is-system-running --wait", ANSWER)?;
     session.shell("systemctl --failed --no-pager | grep '^0 loaded'", ANSWER)?;
-    says(&mut session, "findmnt -no SOURCE /", "/dev/xvda1")?;
+    session.says("findmnt -no SOURCE /", "/dev/xvda1", ANSWER)?;
     session.shell("xenstore-read domid", ANSWER)?;
     session.shell("apt-get install -qq /opt/hello.deb >/dev/null", ANSWER)?;
-    says(&mut session, "hello", "Hello, world!")?;
+    session.says("hello", "Hello, world!", ANSWER)?;
     session.shell(
         "fio --name=verify --filename=/var/tmp/fio --size=48M --rw=randwrite --bs=4k \
          --ioengine=libaio --direct=1 --iodepth=16 --verify=crc32c --end_fsync=1 --minimal \
@@ -126,8 +116,8 @@ fn system() -> Result<(), Failed> {
     session.quiet_log(TROUBLE)?;
     session.send("reboot\r")?;
     log_in(&mut session)?;
-    says(&mut session, "cat /root/kept", "kept")?;
-    says(&mut session, "hello", "Hello, world!")?;
+    session.says("cat /root/kept", "kept", ANSWER)?;
+    session.says("hello", "Hello, world!", ANSWER)?;
     session.quiet_log(TROUBLE)?;
     power_off(&mut session)?;
     disk.check()
@@ -183,11 +173,7 @@ fn killed() -> Result<(), Failed> {
     disk.check()?;
     let mut session = start(&disk.file, false)?;
     log_in(&mut session)?;
-    says(
-        &mut session,
-        "sqlite3 /root/db 'pragma integrity_check'",
-        "ok",
-    )?;
+    session.says("sqlite3 /root/db 'pragma integrity_check'", "ok", ANSWER)?;
     let kept = session.shell("sqlite3 /root/db 'select max(n) from t'", ANSWER)?;
     eprintln!("{rows} rows were committed, {kept} are there");
     if kept.parse::<u64>().unwrap_or(0) < rows {

@@ -7,10 +7,9 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
-use support::disks;
-use support::libvirt::{self, EMULATOR, IMAGES, Libvirt, Owner, in_namespaces, processes, run};
+use support::libvirt::{self, EMULATOR, IMAGES, Libvirt, Owner, in_namespaces, processes};
 use support::session::{PROMPT, Session};
-use support::{PATIENCE, asset, trial_unless};
+use support::{PATIENCE, asset, run, trial_unless};
 
 /// A guest that is asked to power off is off within this time.
 const SHUTDOWN: Duration = Duration::from_secs(10);
@@ -138,15 +137,6 @@ fn shut_down(libvirt: &Libvirt, console: &mut Session) -> Result<(), Failed> {
     libvirt.is_clean("guest")
 }
 
-/// What the guest's shell says to a command has to be this.
-fn says(console: &mut Session, command: &str, wanted: &str) -> Result<(), Failed> {
-    let text = console.shell(command, PATIENCE)?;
-    if text == wanted {
-        return Ok(());
-    }
-    Err(console.failure(&format!("{command:?} says {text:?}, not {wanted:?}")))
-}
-
 /// Wait until a command in the guest succeeds.
 fn becomes(guest: &mut Session, test: &str) -> Result<(), Failed> {
     let command = format!(
@@ -223,10 +213,10 @@ fn rows() -> Result<(), Failed> {
     cdrom(&libvirt, guest)?;
     full_disk(&libvirt, guest, &small)?;
     interfaces(&libvirt, guest)?;
-    says(
-        guest,
+    guest.says(
         "dmesg | grep -cE 'BUG|WARNING: CPU|Call Trace' || true",
         "0",
+        PATIENCE,
     )?;
     shut_down(&libvirt, guest)?;
     libvirt.virsh("undefine guest")?;
@@ -274,7 +264,7 @@ fn information(libvirt: &Libvirt, guest: &mut Session) -> Result<(), Failed> {
     if !answer.contains("running") {
         return Err(format!("info status: {answer}").into());
     }
-    says(guest, "cat /sys/hypervisor/type", "xen")
+    guest.says("cat /sys/hypervisor/type", "xen", PATIENCE)
 }
 
 /// vcpus are not plugged yet: it is said, and nothing happens.
@@ -283,7 +273,7 @@ fn vcpus(libvirt: &Libvirt, guest: &mut Session) -> Result<(), Failed> {
         return Err(format!("setvcpus: {text}").into());
     }
     libvirt.says("vcpucount guest", &["current live 2"])?;
-    says(guest, "grep -c ^processor /proc/cpuinfo", "2")
+    guest.says("grep -c ^processor /proc/cpuinfo", "2", PATIENCE)
 }
 
 /// Is this vcpu's thread bound to these processors?
@@ -314,7 +304,7 @@ fn pauses(libvirt: &Libvirt, guest: &mut Session) -> Result<(), Failed> {
         libvirt.virsh("resume guest")?;
         libvirt.says("domstate guest --reason", &["running (unpaused)"])?;
     }
-    says(guest, "echo awake", "awake")
+    guest.says("echo awake", "awake", PATIENCE)
 }
 
 /// The balloon: the guest gives memory back, and has it again.
@@ -455,7 +445,7 @@ fn interfaces(libvirt: &Libvirt, guest: &mut Session) -> Result<(), Failed> {
             "attach-interface guest bridge br0 --mac {mac} --model virtio --live"
         ))?;
         becomes(guest, "[ -e /sys/class/net/eth1 ]")?;
-        says(guest, "cat /sys/class/net/eth1/address", mac)?;
+        guest.says("cat /sys/class/net/eth1/address", mac, PATIENCE)?;
         libvirt.virsh(&format!("detach-interface guest bridge --mac {mac} --live"))?;
         becomes(guest, "[ ! -e /sys/class/net/eth1 ]")?;
     }
@@ -476,7 +466,7 @@ fn restarts() -> Result<(), Failed> {
     libvirt.start_daemon()?;
     libvirt.says("domstate guest", &["running"])?;
     let mut console = attach(&libvirt)?;
-    says(&mut console, "echo there", "there")?;
+    console.says("echo there", "there", PATIENCE)?;
     drop(console);
     libvirt.virsh("suspend guest")?;
     libvirt.kill_daemon()?;
@@ -555,7 +545,7 @@ fn example() -> Result<(), Failed> {
     let mut copy = Command::new("cp");
     copy.arg("--sparse=always")
         .arg(support::image("debian.img"));
-    disks::output(copy.arg(&disk))?;
+    support::output(copy.arg(&disk))?;
     let grub = format!("{IMAGES}/grub");
     std::fs::copy(support::image("grub"), &grub)?;
     let network = "<network><name>default</name>
@@ -599,10 +589,10 @@ fn virt_install() -> Result<(), Failed> {
     ]);
     command.args(["--network", "bridge=br0", "--boot", &boot, "--disk"]);
     command.arg(format!("path={first},format=raw"));
-    disks::output(&mut command)?;
+    support::output(&mut command)?;
     let mut console = attach(&libvirt)?;
     disk_of(&mut console, 64 << 11)?;
-    says(&mut console, "cat /sys/class/net/eth0/operstate", "down")?;
+    console.says("cat /sys/class/net/eth0/operstate", "down", PATIENCE)?;
     shut_down(&libvirt, &mut console)?;
     libvirt.virsh("undefine guest").map(drop)
 }
@@ -614,6 +604,6 @@ fn session() -> Result<(), Failed> {
     libvirt.says("dominfo guest", &["State: running"])?;
     libvirt.virsh("suspend guest")?;
     libvirt.virsh("resume guest")?;
-    says(&mut console, "echo there", "there")?;
+    console.says("echo there", "there", PATIENCE)?;
     shut_down(&libvirt, &mut console)
 }

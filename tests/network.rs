@@ -6,15 +6,13 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 use support::counters::Counters;
-use support::disks::output;
 use support::session::{PROMPT, Session};
-use support::{LONG, PATIENCE, asset, image, kernel, trial, xenner};
+use support::{LONG, PATIENCE, asset, image, kernel, run, trial, xenner};
 
 /// The host's address on the bridge; the guests have the next two.
 const HOST: &str = "10.99.0.1";
@@ -45,18 +43,11 @@ fn in_namespace() -> ExitCode {
         // The user is root in a user namespace around it.
         unshare.arg("-r");
     }
-    let program = std::env::current_exe().unwrap_or_default();
-    unshare
-        .arg(program)
-        .args(std::env::args_os().skip(1))
-        .env(INSIDE, "1");
-    let error = unshare.exec();
-    eprintln!("Cannot start unshare: {error}");
-    ExitCode::FAILURE
+    support::again_under(unshare, INSIDE)
 }
 
 fn ip(words: &str) -> Result<(), Failed> {
-    output(Command::new("ip").args(words.split(' '))).map(drop)
+    run(&format!("ip {words}"))
 }
 
 /// The bridge with the host's address, until it is dropped.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use libtest_mimic::Failed;
 
-use super::image;
+use super::{image, output};
 
 /// A new image of `size` bytes.
 pub fn create(file: &Path, format: &str, size: u64) -> Result<(), Failed> {
@@ -43,16 +43,6 @@ pub fn drive(file: &Path, format: &str, more: &str) -> [String; 2] {
 /// Run qemu-img; its output if it succeeds.
 pub fn qemu_img(words: &[&str]) -> Result<String, Failed> {
     output(Command::new(image("qemu-img")).args(words))
-}
-
-/// Run a command; its output if it succeeds.
-pub fn output(command: &mut Command) -> Result<String, Failed> {
-    let output = command.output()?;
-    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    if output.status.success() {
-        return Ok(text);
-    }
-    Err(format!("{command:?}: {}: {text}", output.status).into())
 }
 
 /// The image's structure is sound and holds nothing that is not used.

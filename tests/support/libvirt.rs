@@ -5,7 +5,6 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -14,9 +13,8 @@ use libtest_mimic::Failed;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::disks::output;
 use super::session::Session;
-use super::{asset, xenner};
+use super::{again_under, asset, output, run, xenner};
 
 /// Set in the namespaces.
 const INSIDE: &str = "XENNER_TEST_LIBVIRT";
@@ -73,13 +71,7 @@ pub fn in_namespaces() -> Option<ExitCode> {
     ]);
     // A process that reaps what others leave has to be the first.
     unshare.args(["sh", "-c", "\"$@\"; exit $?", "sh"]);
-    unshare
-        .arg(std::env::current_exe().unwrap_or_default())
-        .args(std::env::args_os().skip(1))
-        .env(INSIDE, "1");
-    let error = unshare.exec();
-    eprintln!("Cannot start unshare: {error}");
-    Some(ExitCode::FAILURE)
+    Some(again_under(unshare, INSIDE))
 }
 
 /// What these tests miss on this machine, if anything.
@@ -392,11 +384,4 @@ pub fn processes(name: &str) -> Vec<Pid> {
             wanted.then(|| Pid::from_raw(number)).flatten()
         })
         .collect()
-}
-
-/// Run a command of words without spaces in them.
-pub fn run(words: &str) -> Result<(), Failed> {
-    let mut words = words.split(' ');
-    let program = words.next().unwrap_or_default();
-    output(Command::new(program).args(words)).map(drop)
 }

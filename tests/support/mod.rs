@@ -13,6 +13,7 @@ pub mod libvirt;
 pub mod session;
 
 use std::fs::OpenOptions;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -142,4 +143,33 @@ pub fn side_by_side(trials: Vec<Trial>, threads: usize) -> std::process::ExitCod
     let trials = if left_out() { Vec::new() } else { trials };
     arguments.test_threads = arguments.test_threads.or(Some(threads));
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Run this program again by `command`, which is made for it, with `mark` set in its environment.
+/// Comes back only if that cannot be started.
+pub fn again_under(mut command: Command, mark: &str) -> std::process::ExitCode {
+    command
+        .arg(std::env::current_exe().unwrap_or_default())
+        .args(std::env::args_os().skip(1))
+        .env(mark, "1");
+    let error = command.exec();
+    eprintln!("Cannot start {:?}: {error}", command.get_program());
+    std::process::ExitCode::FAILURE
+}
+
+/// Run a command; its output if it succeeds.
+pub fn output(command: &mut Command) -> Result<String, Failed> {
+    let output = command.output()?;
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    if output.status.success() {
+        return Ok(text);
+    }
+    Err(format!("{command:?}: {}: {text}", output.status).into())
+}
+
+/// Run a command of words without spaces in them.
+pub fn run(words: &str) -> Result<(), Failed> {
+    let mut words = words.split(' ');
+    let program = words.next().unwrap_or_default();
+    output(Command::new(program).args(words)).map(drop)
 }

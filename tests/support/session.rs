@@ -134,6 +134,16 @@ impl Session {
         Ok(text.trim_end_matches("@@42=").trim().to_owned())
     }
 
+    /// What the shell's command prints has to be this.
+    pub fn says(&mut self, command: &str, wanted: &str, patience: Duration) -> Result<(), Failed> {
+        let text = self.shell(command, patience)?;
+        if text == wanted {
+            Ok(())
+        } else {
+            Err(self.failure(&format!("{command:?} says {text:?}, not {wanted:?}")))
+        }
+    }
+
     /// The guest's kernel log has no line that matches `trouble` (a regular expression) or one of
     /// the patterns that mean trouble everywhere.
     pub fn quiet_log(&mut self, trouble: &str) -> Result<(), Failed> {
