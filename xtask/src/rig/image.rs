@@ -119,6 +119,12 @@ impl Image {
         Ok(())
     }
 
+    /// Keep the command, and what it starts, on the processors of this mask.
+    pub fn keep_to(&mut self, mask: u64) {
+        let archive = &mut self.programs.archive;
+        archive.file("etc/processors", 0o644, format!("{mask:x}").as_bytes());
+    }
+
     /// The whole initramfs, set to run `command`.
     pub fn finish(self, command: &str) -> Vec<u8> {
         [
