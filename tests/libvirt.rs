@@ -83,14 +83,19 @@ fn linux(devices: &str) -> String {
     domain(&kernel, "destroy", devices)
 }
 
-/// A domain of the name `guest`.
+/// A domain of the name `guest`; its second vcpu can be plugged out.
 fn domain(kernel: &str, on_crash: &str, devices: &str) -> String {
     format!(
         "<domain type='kvm'>
            <name>guest</name>
            <uuid>6e6e6578-0000-4000-8000-000000000001</uuid>
            <memory unit='MiB'>256</memory>
-           <vcpu>2</vcpu>
+           <vcpu current='2'>3</vcpu>
+           <vcpus>
+             <vcpu id='0' enabled='yes' hotpluggable='no'/>
+             <vcpu id='1' enabled='yes' hotpluggable='yes'/>
+             <vcpu id='2' enabled='no' hotpluggable='yes'/>
+           </vcpus>
            <os><type arch='x86_64' machine='pc'>hvm</type>{kernel}</os>
            <on_poweroff>destroy</on_poweroff>
            <on_reboot>restart</on_reboot>
@@ -234,7 +239,7 @@ fn information(libvirt: &Libvirt, guest: &mut Session) -> Result<(), Failed> {
     if !std::path::Path::new(&pty).exists() {
         return Err(format!("the console {pty:?} is not there").into());
     }
-    libvirt.says("vcpucount guest", &["current live 2"])?;
+    libvirt.says("vcpucount guest", &["maximum live 3", "current live 2"])?;
     libvirt.says(
         "vcpuinfo guest",
         &["VCPU: 0", "VCPU: 1", "State: running", "CPU time:"],
@@ -267,13 +272,57 @@ fn information(libvirt: &Libvirt, guest: &mut Session) -> Result<(), Failed> {
     guest.says("cat /sys/hypervisor/type", "xen", PATIENCE)
 }
 
-/// vcpus are not plugged yet: it is said, and nothing happens.
+/// Vcpus come and go; the guest brings up a new one when its shell says so, as under Xen.
 fn vcpus(libvirt: &Libvirt, guest: &mut Session) -> Result<(), Failed> {
+    has_vcpus(libvirt, guest, 2)?;
+    libvirt.virsh("setvcpus guest 3 --live")?;
+    bring_up(guest, 2)?;
+    has_vcpus(libvirt, guest, 3)?;
+    libvirt.says("vcpuinfo guest", &["VCPU: 2"])?;
+    libvirt.virsh("vcpupin guest 2 0 --live")?;
+    pinned(2, "0")?;
+    for _ in 0..2 {
+        libvirt.virsh("setvcpus guest 1 --live")?;
+        has_vcpus(libvirt, guest, 1)?;
+        libvirt.virsh("setvcpus guest 2 --live")?;
+        bring_up(guest, 1)?;
+        has_vcpus(libvirt, guest, 2)?;
+    }
+    // The guest need not have brought it up.
+    libvirt.virsh("setvcpus guest 3 --live")?;
+    libvirt.virsh("setvcpus guest 2 --live")?;
+    has_vcpus(libvirt, guest, 2)?;
+    guest_that_is_late(libvirt, guest)
+}
+
+/// A guest that does not answer keeps its vcpu until it does.
+fn guest_that_is_late(libvirt: &Libvirt, guest: &mut Session) -> Result<(), Failed> {
+    libvirt.virsh("suspend guest")?;
     if let Ok(text) = libvirt.virsh("setvcpus guest 1 --live") {
-        return Err(format!("setvcpus: {text}").into());
+        return Err(format!("setvcpus of a guest that stands: {text}").into());
     }
     libvirt.says("vcpucount guest", &["current live 2"])?;
-    guest.says("grep -c ^processor /proc/cpuinfo", "2", PATIENCE)
+    libvirt.virsh("resume guest")?;
+    libvirt.comes("vcpucount guest", "current live 1", SOON)?;
+    has_vcpus(libvirt, guest, 1)?;
+    libvirt.virsh("setvcpus guest 2 --live")?;
+    bring_up(guest, 1)?;
+    has_vcpus(libvirt, guest, 2)
+}
+
+/// Has the guest use a vcpu that it was given.
+fn bring_up(guest: &mut Session, vcpu: u32) -> Result<(), Failed> {
+    let online = format!("/sys/devices/system/cpu/cpu{vcpu}/online");
+    becomes(guest, &format!("[ -e {online} ]"))?;
+    guest
+        .shell(&format!("echo 1 > {online}"), PATIENCE)
+        .map(drop)
+}
+
+/// libvirt and the guest agree on how many vcpus there are.
+fn has_vcpus(libvirt: &Libvirt, guest: &mut Session, count: u32) -> Result<(), Failed> {
+    libvirt.says("vcpucount guest", &[&format!("current live {count}")])?;
+    guest.says("nproc", &count.to_string(), PATIENCE)
 }
 
 /// Is this vcpu's thread bound to these processors?

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         trial("life".into(), &pvtest, life),
         trial("ends".into(), &pvtest, ends),
         trial("disks".into(), &pvtest, disks),
+        trial("vcpus".into(), &pvtest, vcpus),
     ])
 }
 
@@ -265,4 +266,89 @@ fn disks() -> Result<(), Failed> {
     domain.expect("RESUME")?;
     domain.expect("SHUTDOWN")?;
     domain.ends_with(0)
+}
+
+/// As libvirt plugs vcpus in and out; a reset finds them as they are.
+fn vcpus() -> Result<(), Failed> {
+    let smp = "1,maxcpus=3,sockets=3";
+    let mut domain = Domain::start(&["-no-shutdown", "-smp", smp])?;
+    let machines = domain.run("query-machines", json!({}))?;
+    same(&machines[1]["hotpluggable-cpus"], &json!(true))?;
+    let places = domain.run("query-hotpluggable-cpus", json!({}))?;
+    let first = json!("/machine/unattached/device[0]");
+    same(&places[0]["qom-path"], &first)?;
+    same(places[1].get("qom-path"), None)?;
+    let mut device = places[1]["props"].clone();
+    device["driver"] = places[1]["type"].clone();
+    device["id"] = "vcpu1".into();
+    domain.run("device_add", device.clone())?;
+    plugged(&mut domain, &[0, 1])?;
+    same(
+        domain.ask("device_add", device.clone())?["error"]["desc"].as_str(),
+        Some("Duplicate device ID 'vcpu1'"),
+    )?;
+    device["id"] = "other".into();
+    refused(&mut domain, "device_add", &device, "CPU[1] exists already")?;
+    refused(
+        &mut domain,
+        "device_del",
+        &json!({"id": "vcpu2"}),
+        "Device 'vcpu2' not found",
+    )?;
+    refused(
+        &mut domain,
+        "device_del",
+        &json!({"id": first}),
+        "CPU[0] cannot be unplugged",
+    )?;
+    for _ in 0..2 {
+        domain.run("cont", json!({}))?;
+        domain.expect("RESUME")?;
+        domain.expect("SHUTDOWN")?;
+        domain.expect("STOP")?;
+        domain.run("system_reset", json!({}))?;
+        domain.expect("RESET")?;
+        same(domain.state()?, "prelaunch".to_owned())?;
+        plugged(&mut domain, &[0, 1])?;
+    }
+    domain.run("device_del", json!({"id": "vcpu1"}))?;
+    let path = "/machine/peripheral/vcpu1";
+    same(
+        domain.expect("DEVICE_DELETED")?,
+        json!({"device": "vcpu1", "path": path}),
+    )?;
+    plugged(&mut domain, &[0])?;
+    domain.run("quit", json!({}))?;
+    domain.expect("SHUTDOWN")?;
+    domain.ends_with(0)
+}
+
+fn refused(domain: &mut Domain, command: &str, arguments: &Value, why: &str) -> Result<(), Failed> {
+    let answer = domain.ask(command, arguments.clone())?;
+    match answer["error"]["desc"].as_str() {
+        Some(desc) if desc.starts_with(why) => Ok(()),
+        _ => Err(format!("{command} {arguments}: {answer}").into()),
+    }
+}
+
+/// The monitor and the store agree on which of three vcpus there are.
+fn plugged(domain: &mut Domain, numbers: &[u64]) -> Result<(), Failed> {
+    let vcpus = domain.run("query-cpus-fast", json!({}))?;
+    let vcpus = vcpus.as_array().ok_or("no list")?;
+    let listed: Vec<_> = vcpus
+        .iter()
+        .filter_map(|vcpu| vcpu["cpu-index"].as_u64())
+        .collect();
+    same(listed.as_slice(), numbers)?;
+    let places = domain.run("query-hotpluggable-cpus", json!({}))?;
+    for number in 0..3 {
+        let path = places[number as usize].get("qom-path");
+        let vcpu = vcpus.iter().find(|vcpu| vcpu["cpu-index"] == number);
+        same(path, vcpu.map(|vcpu| &vcpu["qom-path"]))?;
+        let key = format!("/local/domain/1/cpu/{number}/availability");
+        let nodes = domain.run("x-xenner-xenstore-ls", json!({"path": key}))?;
+        let wanted = if path.is_some() { "online" } else { "offline" };
+        same(nodes[0]["value"].as_str(), Some(wanted))?;
+    }
+    Ok(())
 }

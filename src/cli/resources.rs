@@ -19,7 +19,8 @@ pub(super) struct ResourceOptions {
     memory: Option<OsString>,
 
     /// Sets the number of vcpus, 1 to 128, 1 if not given. maxcpus is the most
-    /// there may ever be; sockets, cores and threads say how they are arranged.
+    /// there may ever be: a monitor plugs the others in and out (device_add,
+    /// device_del). sockets, cores and threads say how they are arranged.
     #[arg(
         long,
         value_name = "[cpus=]N[,maxcpus=N][,sockets=N][,cores=N][,threads=N]"
@@ -40,11 +41,6 @@ impl ResourceOptions {
         if !self.smp.is_empty() {
             let keys = merged("smp", &self.smp, "cpus")?;
             config.vcpus = vcpus(keys).map_err(CliError::in_value("smp"))?;
-            if config.vcpus.maximum > config.vcpus.count {
-                config
-                    .notes
-                    .push("-smp: maxcpus is kept; vcpus are not plugged in".into());
-            }
         }
         Ok(())
     }

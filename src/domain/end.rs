@@ -115,7 +115,7 @@ impl EndSignal {
             .clone()
     }
 
-    /// Signalled at the end, and when a watchdog timer changes.
+    /// Signalled at the end, when a watchdog timer changes, and when a vcpu comes up or goes down.
     pub fn event(&self) -> &EventFd {
         &self.event
     }

@@ -9,6 +9,7 @@ pub mod watchdog;
 
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvm_bindings::CpuId;
 use kvm_ioctls::{Kvm, VcpuFd};
@@ -44,7 +45,7 @@ pub struct DomainConfig<'a> {
     pub command_line: String,
     /// Pages of RAM.
     pub pages: u64,
-    /// vcpus.
+    /// vcpus, those that may be plugged later included.
     pub vcpus: u32,
     /// vcpus of a processor package.
     pub package: u32,
@@ -93,6 +94,8 @@ pub struct Domain {
     pub m2p_va: u64,
     console: Mutex<Option<Sink>>,
     watchdogs: Watchdogs,
+    /// By vcpu: the guest has it up.
+    up: Vec<AtomicBool>,
 }
 
 /// Takes the guest's hypervisor console output.
@@ -167,6 +170,8 @@ impl Domain {
             m2p_va: placed.m2p_va,
             console: Mutex::new(None),
             watchdogs: Watchdogs::default(),
+            // the guest begins on the first
+            up: (0..config.vcpus).map(|id| (id == 0).into()).collect(),
         };
         Ok((domain, vcpus))
     }
@@ -206,6 +211,23 @@ impl Domain {
     /// The domain's watchdog timers.
     pub fn watchdogs(&self) -> &Watchdogs {
         &self.watchdogs
+    }
+
+    /// The guest has brought a vcpu up, or is taking it down; of a vcpu that there is not, nothing
+    /// is noted.
+    pub fn vcpu_turned(&self, id: u64, up: bool) {
+        let vcpu = usize::try_from(id).ok().and_then(|id| self.up.get(id));
+        if let Some(vcpu) = vcpu {
+            vcpu.store(up, Ordering::SeqCst);
+            // somebody may wait for it to go
+            self.end.wake();
+        }
+    }
+
+    /// Whether the guest has this vcpu up.
+    pub fn is_vcpu_up(&self, id: u32) -> bool {
+        let vcpu = self.up.get(id as usize);
+        vcpu.is_some_and(|vcpu| vcpu.load(Ordering::SeqCst))
     }
 
     /// The ports of the rings that every domain has.

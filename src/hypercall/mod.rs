@@ -12,7 +12,7 @@ use log::{debug, info};
 use xenner_emu_abi::layout::PAGE_SIZE;
 use xenner_xen_abi::errno::*;
 use xenner_xen_abi::sched::*;
-use xenner_xen_abi::vcpu::VCPUOP_REGISTER_VCPU_INFO;
+use xenner_xen_abi::vcpu::{VCPUOP_DOWN, VCPUOP_REGISTER_VCPU_INFO, VCPUOP_UP};
 use xenner_xen_abi::xen::*;
 
 use crate::config::Uuid;
@@ -164,13 +164,22 @@ fn sched_op(call: &Call<'_>) -> Answer {
     }
 }
 
-/// The one vcpu operation that touches event delivery from the host.
+/// The vcpu operation that touches event delivery from the host, and those that the emulator has
+/// carried out and tells of.
 fn vcpu_op(call: &Call<'_>) -> Answer {
     let [cmd, id, mfn, offset, ..] = call.args;
-    if cmd as u32 != VCPUOP_REGISTER_VCPU_INFO {
-        return Err(ENOSYS);
+    match cmd as u32 {
+        VCPUOP_UP | VCPUOP_DOWN => {
+            call.domain.vcpu_turned(id, cmd as u32 == VCPUOP_UP);
+            Ok(0)
+        }
+        VCPUOP_REGISTER_VCPU_INFO => register_vcpu_info(call, id, mfn, offset),
+        _ => Err(ENOSYS),
     }
-    if offset > PAGE_SIZE - 64 || offset % 8 != 0 {
+}
+
+fn register_vcpu_info(call: &Call<'_>, id: u64, mfn: u64, offset: u64) -> Answer {
+    if offset > PAGE_SIZE - 64 || !offset.is_multiple_of(8) {
         return Err(ENXIO);
     }
     let map = &call.domain.map;

@@ -133,15 +133,20 @@ pub struct Identity {
     pub max_vcpus: u32,
 }
 
-/// A vcpu.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The type of a vcpu among QEMU's, and the driver that plugs one in.
+pub const VCPU_TYPE: &str = "host-x86_64-cpu";
+
+/// A vcpu, or the place for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vcpu {
     /// Xen's number.
     pub id: u32,
-    /// The host's number of its thread.
-    pub thread: i32,
     /// Where in the topology it stands: socket, core, thread.
     pub place: [u32; 3],
+    /// Its path among the objects while it is plugged.
+    pub path: Option<String>,
+    /// The host's number of its thread, while it is plugged and the domain is there.
+    pub thread: Option<i32>,
 }
 
 qmp_struct! {
@@ -415,7 +420,7 @@ pub trait Control {
     fn quit(&mut self);
     /// Changes what the turns of the domain's life lead to.
     fn set_actions(&mut self, actions: &Actions) -> Answer;
-    /// The vcpus that there are.
+    /// The vcpus that the domain may ever have.
     fn vcpus(&self) -> Vec<Vcpu>;
     /// The domain's memory at its start, in bytes.
     fn memory(&self) -> u64;

@@ -84,7 +84,7 @@ impl Control for Fake {
             uuid: Uuid([0; 16]),
             machine: Machine::Pc,
             kvm: true,
-            max_vcpus: 2,
+            max_vcpus: 4,
         }
     }
 
@@ -133,12 +133,18 @@ impl Control for Fake {
     }
 
     fn vcpus(&self) -> Vec<Vcpu> {
-        let vcpu = |id: u32| Vcpu {
+        let vcpu = |id: u32, path: Option<&str>| Vcpu {
             id,
-            thread: 100 + id as i32,
             place: [id, 0, 0],
+            path: path.map(str::to_owned),
+            thread: path.map(|_| 100 + id as i32),
         };
-        vec![vcpu(0), vcpu(1)]
+        vec![
+            vcpu(0, Some("/machine/unattached/device[0]")),
+            vcpu(1, Some("/machine/unattached/device[1]")),
+            vcpu(2, None),
+            vcpu(3, Some("/machine/peripheral/vcpu3")),
+        ]
     }
 
     fn memory(&self) -> u64 {

@@ -273,10 +273,11 @@ fn info_chardev(control: &dyn Control) -> String {
 fn info_cpus(control: &dyn Control) -> String {
     let mut text = String::new();
     for vcpu in control.vcpus() {
+        let Some(thread) = vcpu.thread else { continue };
         let mark = if vcpu.id == 0 { '*' } else { ' ' };
         add(
             &mut text,
-            format_args!("{mark} CPU #{}: thread_id={}", vcpu.id, vcpu.thread),
+            format_args!("{mark} CPU #{}: thread_id={thread}", vcpu.id),
         );
     }
     text

@@ -17,6 +17,8 @@ use super::fake::Fake;
 use super::*;
 use crate::config::{MonitorConfig, MonitorMode};
 
+mod vcpus;
+
 /// A session with a fake domain, without I/O.
 struct Bench {
     session: Session,
@@ -408,7 +410,7 @@ fn people_get_text() {
         ("info chardev", "rb: filename=ringbuf\r\n"),
         (
             "info cpus",
-            "* CPU #0: thread_id=100\r\n  CPU #1: thread_id=101\r\n",
+            "* CPU #0: thread_id=100\r\n  CPU #1: thread_id=101\r\n  CPU #3: thread_id=103\r\n",
         ),
         ("info balloon", "balloon: actual=256\r\n"),
         ("set_link x on", "Error: Device 'x' not found\r\n"),
@@ -438,7 +440,9 @@ fn without_a_domain_the_program_answers_for_itself() {
     };
     assert_eq!(run("query-status")["return"]["status"], "prelaunch");
     assert_eq!(run("query-cpus-fast")["return"], json!([]));
-    assert_eq!(run("x-xenner-stats")["error"]["class"], "GenericError");
+    for needs_domain in ["x-xenner-stats", "query-hotpluggable-cpus"] {
+        assert_eq!(run(needs_domain)["error"]["class"], "GenericError");
+    }
     run("quit");
     assert!(nothing.has_quit());
 }
@@ -463,6 +467,7 @@ const PROBE: &[&str] = &[
     r#"{"execute":"query-migrate-capabilities"}"#,
     r#"{"execute":"migrate-set-capabilities","arguments":{"capabilities":[{"capability":"events","state":true}]}}"#,
     r#"{"execute":"query-chardev"}"#,
+    r#"{"execute":"query-hotpluggable-cpus"}"#,
     r#"{"execute":"query-cpus-fast"}"#,
     r#"{"execute":"qom-list","arguments":{"path":"/machine/unattached/device[0]"}}"#,
     r#"{"execute":"query-iothreads"}"#,

@@ -47,6 +47,15 @@ pub(super) const TYPES: &[ObjectType] = &[
         properties: &[("disable_s3", "uint8"), ("disable_s4", "uint8")],
         listed: false,
     },
+    listed(
+        "host-x86_64-cpu",
+        "x86_64-cpu",
+        &[
+            ("socket-id", "int32"),
+            ("core-id", "int32"),
+            ("thread-id", "int32"),
+        ],
+    ),
     listed("i8042", "isa-device", &[]),
     listed("ide-cd", "ide-device", DISK),
     listed("ide-hd", "ide-device", DISK),

@@ -28,6 +28,7 @@ impl Host {
             server.serve(self);
             self.server = Some(server);
         }
+        self.forget_vcpus();
     }
 
     /// Tells the monitors of a turn in the domain's life.
@@ -154,22 +155,8 @@ impl Control for Host {
     }
 
     fn vcpus(&self) -> Vec<Vcpu> {
-        let Some(running) = &self.running else {
-            return Vec::new();
-        };
-        let (cores, threads) = (self.config.vcpus.cores, self.config.vcpus.threads);
-        let numbered = (0..).zip(running.threads.tids());
-        numbered
-            .map(|(id, thread)| Vcpu {
-                id,
-                thread: *thread,
-                place: [
-                    id / (cores * threads).max(1),
-                    id / threads.max(1) % cores.max(1),
-                    id % threads.max(1),
-                ],
-            })
-            .collect()
+        let threads = self.running.as_ref().map(|running| running.threads.tids());
+        self.vcpus.list(threads.unwrap_or_default())
     }
 
     fn memory(&self) -> u64 {

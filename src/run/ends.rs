@@ -124,7 +124,7 @@ impl MutEventSubscriber for GuestConsole {
     }
 }
 
-/// Wakes the loop when the domain is over or its watchdog changes.
+/// Wakes the loop when the domain is over, its watchdog changes, or a vcpu comes up or goes down.
 pub(super) struct DomainEnd {
     pub(super) domain: Arc<Domain>,
 }

@@ -23,6 +23,7 @@ use super::ends::{Bell, Inbox, SignalEnd, UserEnd, Wish};
 use super::monitors::{self, timeout};
 use super::nics::Nic;
 use super::signals::EndSignals;
+use super::vcpus::Vcpus;
 use super::{RunError, host, lock, report};
 use crate::config::{MonitorMode, PanicAction, RebootAction, ShutdownAction, VmConfig};
 use crate::domain::Domain;
@@ -112,6 +113,7 @@ pub(super) struct Host {
     /// Host ends that no device has yet.
     pub(super) spare_ends: BTreeMap<String, Vec<Box<dyn NetEnd>>>,
     pub(super) nics: Vec<Nic>,
+    pub(super) vcpus: Vcpus,
     /// The monitors; nobody's while they run commands.
     pub(super) server: Option<Server>,
     pub(super) monitor_chardevs: MonitorChardevs,
@@ -203,6 +205,7 @@ impl Host {
         }
         Ok(Self {
             memory_told: config.memory.size,
+            vcpus: Vcpus::new(config.vcpus),
             config,
             name,
             console,
@@ -247,6 +250,7 @@ impl Host {
                 Some(image) => image,
                 None => load_kernel(&self.config)?,
             };
+            self.forget_vcpus();
             let (domain, vcpus) = Domain::build(&kvm, flavour, &self.domain_config(&kernel))?;
             drop(kernel);
             let domain = Arc::new(domain);
@@ -271,7 +275,7 @@ impl Host {
             event(format_args!(
                 "domain {DOMID} of {} MiB and {} vcpus enters its kernel {:.1} ms after the {}",
                 self.config.memory.size >> 20,
-                self.config.vcpus.count,
+                self.vcpus.plugged().count(),
                 started.elapsed().as_secs_f64() * 1e3,
                 if kernel_was_loaded {
                     "start of the process"

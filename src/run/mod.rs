@@ -16,6 +16,7 @@ mod plug;
 mod report;
 mod setup;
 mod signals;
+mod vcpus;
 
 use std::io;
 use std::path::PathBuf;

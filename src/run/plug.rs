@@ -13,6 +13,7 @@ use xenner_pvdevices::netend;
 use super::disks::Disk;
 use super::life::Host;
 use super::nics;
+use super::vcpus;
 use crate::cli::hotplug::{self, HotDevice};
 use crate::config::{BlockNodeConfig, DeviceRecord, DiskConfig, DiskKind, NicConfig};
 use crate::disks::{OpenDisk, attachment, user_name};
@@ -22,7 +23,7 @@ use crate::qmp::events::{DeviceDeleted, TrayMoved};
 use crate::qmp::{Event, QmpError};
 
 /// An error of the host's side with all its causes, for a client.
-fn because(error: &dyn Error) -> QmpError {
+pub(super) fn because(error: &dyn Error) -> QmpError {
     QmpError::generic(with_causes(error))
 }
 
@@ -121,6 +122,9 @@ impl Host {
             let id = id.unwrap_or_default();
             return Err(QmpError::generic(format!("Duplicate device ID '{id}'")));
         }
+        if driver.ends_with(vcpus::TYPES) {
+            return self.plug_vcpu(driver, id, properties);
+        }
         properties.insert("driver".into(), driver.into());
         let device = hotplug::device(&json(properties.clone()), &self.config);
         match device.map_err(|e| because(&e))? {
@@ -178,6 +182,9 @@ impl Host {
     }
 
     pub(super) fn unplug(&mut self, id: &str) -> Answer {
+        if let Some(vcpu) = self.vcpus.named(id) {
+            return self.unplug_vcpu(vcpu);
+        }
         let place = self.place_of(id);
         let known = |device: &DeviceRecord| device.id.as_deref() == Some(id);
         if place.is_none() && !self.config.devices.iter().any(known) {

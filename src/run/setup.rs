@@ -32,7 +32,7 @@ impl Host {
             initrd: self.config.initrd.clone(),
             command_line: self.config.append.clone(),
             pages: self.config.memory.size / PAGE_SIZE,
-            vcpus: self.config.vcpus.count,
+            vcpus: self.config.vcpus.maximum,
             package: self.config.vcpus.cores * self.config.vcpus.threads,
             uuid: self.config.uuid.unwrap_or(Uuid([0; 16])),
         }
@@ -60,8 +60,7 @@ impl Host {
             uuid: self.config.uuid.unwrap_or(Uuid([0; 16])).to_string(),
             name: self.name.clone(),
             memory_kib: self.config.memory.size >> 10,
-            vcpus: self.config.vcpus.count,
-            max_vcpus: self.config.vcpus.count,
+            vcpus: self.vcpus.availability(),
             store_port: STORE_PORT,
             store_mfn: domain.built.store_mfn,
             console_port: CONSOLE_PORT,

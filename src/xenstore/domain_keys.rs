@@ -39,10 +39,8 @@ pub struct DomainKeys {
     pub name: String,
     /// Its memory in KiB, at start and at most.
     pub memory_kib: u64,
-    /// Its vcpus that are online at start.
-    pub vcpus: u32,
-    /// Its vcpus at most; the others are told as offline.
-    pub max_vcpus: u32,
+    /// For each vcpu that it may ever have: it is to use it.
+    pub vcpus: Vec<bool>,
     /// The event channel port of the store, as the guest knows it.
     pub store_port: u32,
     /// The frame of the store's page.
@@ -63,6 +61,28 @@ pub struct DomainKeys {
 
 /// `XenbusStateInitialising` of `io/xenbus.h`: where both ends begin.
 const XENBUS_STATE_INITIALISING: &str = "1";
+
+fn availability_key(vcpu: u32) -> String {
+    format!("cpu/{vcpu}/availability")
+}
+
+fn availability(online: bool) -> &'static str {
+    if online { "online" } else { "offline" }
+}
+
+/// Asks the domain to use a vcpu from now on, or to do without it. It has a watch on that.
+///
+/// # Errors
+/// [`StoreError`]: the path is not valid.
+pub fn set_availability(
+    store: &StoreHandle,
+    domid: DomId,
+    vcpu: u32,
+    online: bool,
+) -> Result<(), StoreError> {
+    let path = format!("{}/{}", domain_path(domid), availability_key(vcpu));
+    store.write(&path, availability(online))
+}
 
 /// Writes keys below one directory.
 struct Writer<'a> {
@@ -160,13 +180,8 @@ impl DomainKeys {
         domain.put("memory/static-max", &self.memory_kib.to_string())?;
         domain.put("memory/target", &self.memory_kib.to_string())?;
         domain.put("memory/videoram", "0")?;
-        for cpu in 0..self.max_vcpus.max(self.vcpus) {
-            let availability = if cpu < self.vcpus {
-                "online"
-            } else {
-                "offline"
-            };
-            domain.put(&format!("cpu/{cpu}/availability"), availability)?;
+        for (cpu, online) in (0..).zip(&self.vcpus) {
+            domain.put(&availability_key(cpu), availability(*online))?;
         }
         domain.put("store/port", &self.store_port.to_string())?;
         domain.put("store/ring-ref", &self.store_mfn.to_string())

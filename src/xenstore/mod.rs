@@ -48,7 +48,7 @@ mod tests;
 #[cfg(test)]
 mod tools_tests;
 
-pub use domain_keys::{DomainKeys, publish_device};
+pub use domain_keys::{DomainKeys, publish_device, set_availability};
 pub use error::{StoreError, XsErrno};
 pub use handle::{StoreHandle, StoreTransaction};
 pub use local::{WatchEvent, WatchQueue};

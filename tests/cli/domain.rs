@@ -149,6 +149,8 @@ fn vcpus() {
     };
     assert_eq!(smp("4"), (4, 4, 1, 4, 1));
     assert_eq!(smp("cpus=2,maxcpus=8"), (2, 8, 1, 8, 1));
+    // it has its effect, so there is nothing to note
+    assert!(config(&["-smp", "1,maxcpus=128"]).notes.is_empty());
     assert_eq!(smp("4,sockets=4,cores=1,threads=1"), (4, 4, 4, 1, 1));
     assert_eq!(
         smp("2,maxcpus=4,sockets=4,dies=1,cores=1,threads=1"),
@@ -168,6 +170,10 @@ fn vcpus() {
         ),
         (
             "129",
+            "-smp: 129 vcpus are out of range; write a number from 1 to 128",
+        ),
+        (
+            "1,maxcpus=129",
             "-smp: 129 vcpus are out of range; write a number from 1 to 128",
         ),
         (

@@ -51,7 +51,7 @@ const HARMLESS: [&str; 8] = [
     "dmidecode",
     "ethtool ioctl",
     "cgroup",
-    "hotpluggable vcpus",
+    "vcpu unplug request timed out",
 ];
 
 /// Run this program again as root of namespaces of its own, unless it is there.

@@ -319,6 +319,7 @@ fn up(target: &Vcpu) -> Result<(), i64> {
     match target.state.load(Acquire) {
         STATE_NEW | STATE_INITIALISING => Err(EINVAL),
         STATE_DOWN => {
+            tell(VCPUOP_UP, target);
             target.state.store(STATE_STARTING, SeqCst);
             smp::interrupt(target.id.get(), VECTOR_CALL);
             Ok(())
@@ -327,9 +328,18 @@ fn up(target: &Vcpu) -> Result<(), i64> {
     }
 }
 
+/// The VMM waits for a vcpu that it unplugs to go down. It is told before the guest can see the
+/// change, so that it hears of a down and the up that follows in their order.
+fn tell(cmd: u32, target: &Vcpu) {
+    let id = target.id.get().into();
+    vmm::hypercall(HYPERVISOR_VCPU_OP, [cmd.into(), id, 0, 0, 0, 0]);
+}
+
 fn down(me: &Vcpu, target: &Vcpu) -> Result<(), i64> {
-    if matches!(target.state.load(Acquire), STATE_NEW | STATE_INITIALISING) {
-        return Err(EINVAL);
+    match target.state.load(Acquire) {
+        STATE_NEW | STATE_INITIALISING => return Err(EINVAL),
+        STATE_DOWN => {}
+        _ => tell(VCPUOP_DOWN, target),
     }
     target.state.store(STATE_DOWN, SeqCst);
     let any_up = (0..boot_info().nr_vcpus as u32)

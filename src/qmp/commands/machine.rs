@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Context;
 use super::lifecycle::done;
-use crate::qmp::control::Answer;
+use crate::qmp::control::{Answer, VCPU_TYPE, Vcpu};
 use crate::qmp::error::QmpError;
 use crate::qmp::events::BalloonChange;
 use crate::qmp::shape::{Empty, qmp_struct};
@@ -12,6 +12,7 @@ use crate::qmp::table::Table;
 
 pub(super) fn register(table: &mut Table) {
     table.add("query-cpus-fast", query_cpus_fast);
+    table.add("query-hotpluggable-cpus", query_hotpluggable_cpus);
     table.add("query-iothreads", |_, Empty {}| Ok(Vec::<Value>::new()));
     table.add("query-memory-size-summary", query_memory);
     table.add("query-current-machine", query_current_machine);
@@ -47,21 +48,59 @@ qmp_struct! {
     }
 }
 
+fn place(vcpu: &Vcpu) -> CpuPlace {
+    let [socket, core, thread] = vcpu.place;
+    CpuPlace {
+        socket,
+        core,
+        thread,
+    }
+}
+
 fn query_cpus_fast(context: &mut Context<'_>, _: Empty) -> Answer<Vec<CpuInfo>> {
     let vcpus = context.control.vcpus().into_iter();
     Ok(vcpus
-        .map(|vcpu| CpuInfo {
-            index: vcpu.id,
-            qom_path: format!("/machine/unattached/device[{}]", vcpu.id),
-            thread: vcpu.thread,
-            props: CpuPlace {
-                socket: vcpu.place[0],
-                core: vcpu.place[1],
-                thread: vcpu.place[2],
-            },
-            target: "x86_64".to_owned(),
+        .filter_map(|vcpu| {
+            Some(CpuInfo {
+                index: vcpu.id,
+                props: place(&vcpu),
+                qom_path: vcpu.path?,
+                thread: vcpu.thread?,
+                target: "x86_64".to_owned(),
+            })
         })
         .collect())
+}
+
+qmp_struct! {
+    /// A vcpu, or the place for one.
+    HotpluggableCpu {
+        /// The driver that plugs it in.
+        r#type as "type": String,
+        /// How many vcpus come with it.
+        count as "vcpus-count": u32,
+        /// Where it stands: what `device_add` is given.
+        props: CpuPlace,
+        /// Its place among the objects while it is plugged.
+        qom_path as "qom-path": Option<String>,
+    }
+}
+
+fn query_hotpluggable_cpus(context: &mut Context<'_>, _: Empty) -> Answer<Vec<HotpluggableCpu>> {
+    let vcpus = context.control.vcpus().into_iter();
+    let all: Vec<_> = vcpus
+        .map(|vcpu| HotpluggableCpu {
+            r#type: VCPU_TYPE.to_owned(),
+            count: 1,
+            props: place(&vcpu),
+            qom_path: vcpu.path,
+        })
+        .collect();
+    if all.is_empty() {
+        let why = "machine does not support hot-plugging CPUs";
+        return Err(QmpError::generic(why));
+    }
+    Ok(all)
 }
 
 qmp_struct! {

@@ -137,7 +137,7 @@ fn query_machines(_: &mut Context<'_>, _: Empty) -> Answer<Vec<MachineInfo>> {
             Machine::None => 1,
             _ => MAX_VCPUS,
         },
-        hotpluggable_cpus: false,
+        hotpluggable_cpus: machine != Machine::None,
         numa_mem_supported: false,
         deprecated: false,
         acpi: machine == Machine::Pc,

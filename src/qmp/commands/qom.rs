@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use crate::config::Machine;
-use crate::qmp::control::{Answer, Control, DeviceInfo};
+use crate::qmp::control::{Answer, Control, DeviceInfo, VCPU_TYPE};
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::shape::{Empty, qmp_struct};
 use crate::qmp::table::Table;
@@ -119,11 +119,10 @@ fn node(control: &dyn Control, path: &str) -> Answer<Node> {
         ["machine", "peripheral"] => Ok(Node::Peripherals),
         ["machine", "peripheral-anon"] => Ok(Node::Anonymous),
         ["machine", "unattached"] => Ok(Node::Unattached),
-        ["machine", "unattached", name] => {
-            let is_this = |id: u32| *name == format!("device[{id}]");
-            let vcpus = control.vcpus();
-            let vcpu = vcpus.iter().find(|vcpu| is_this(vcpu.id));
-            vcpu.map(|_| Node::Vcpu).ok_or_else(missing)
+        ["machine", "unattached" | "peripheral-anon", _] => {
+            let mut vcpus = control.vcpus().into_iter();
+            let there = vcpus.any(|vcpu| vcpu.path.as_deref() == Some(path));
+            there.then_some(Node::Vcpu).ok_or_else(missing)
         }
         ["machine", "peripheral", id] | ["machine", "peripheral", id, "virtio-backend"] => {
             let device = control
@@ -157,12 +156,9 @@ fn list(context: &mut Context<'_>, path: Path) -> Answer<Vec<Property>> {
         Node::Machine => ["peripheral", "peripheral-anon", "unattached"]
             .map(|name| child(name.into(), "container"))
             .into(),
-        Node::Objects | Node::Anonymous => Vec::new(),
-        Node::Unattached => control
-            .vcpus()
-            .iter()
-            .map(|vcpu| child(format!("device[{}]", vcpu.id), "host-x86_64-cpu"))
-            .collect(),
+        Node::Objects => Vec::new(),
+        Node::Anonymous => vcpus_in(control, "/machine/peripheral-anon/", child),
+        Node::Unattached => vcpus_in(control, "/machine/unattached/", child),
         Node::Peripherals => control
             .devices()
             .into_iter()
@@ -172,6 +168,18 @@ fn list(context: &mut Context<'_>, path: Path) -> Answer<Vec<Property>> {
     };
     found.insert(0, property("type", "string"));
     Ok(found)
+}
+
+/// The vcpus whose paths begin so.
+fn vcpus_in(
+    control: &dyn Control,
+    folder: &str,
+    child: impl Fn(String, &str) -> Property,
+) -> Vec<Property> {
+    let paths = control.vcpus().into_iter().filter_map(|vcpu| vcpu.path);
+    paths
+        .filter_map(|path| Some(child(path.strip_prefix(folder)?.to_owned(), VCPU_TYPE)))
+        .collect()
 }
 
 fn device_properties(device: &DeviceInfo) -> Vec<Property> {
@@ -241,7 +249,7 @@ fn no_property(ty: &str, name: &str) -> QmpError {
 fn type_of(control: &dyn Control, node: &Node) -> String {
     match node {
         Node::Machine => machine_type(control),
-        Node::Vcpu => "host-x86_64-cpu".to_owned(),
+        Node::Vcpu => VCPU_TYPE.to_owned(),
         Node::Device(device) => device.driver.clone(),
         _ => "container".to_owned(),
     }
