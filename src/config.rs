@@ -16,7 +16,7 @@ mod tests;
 mod validate;
 
 pub use disk::{
-    BlockNodeConfig, DiskConfig, DiskFault, DiskKind, ErrorAction, MAX_SERIAL, PassedFd, Vdev,
+    BlockNodeConfig, DiskConfig, DiskFault, DiskKind, ErrorPolicy, MAX_SERIAL, PassedFd, Vdev,
 };
 pub use net::{MAX_NICS, MacAddr, NetError, NetdevConfig, NicConfig};
 pub use validate::ConfigError;

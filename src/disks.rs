@@ -99,7 +99,6 @@ pub fn attachment(disk: &DiskConfig) -> Attachment {
         user: user_name(disk),
         read_only: disk.read_only,
         share_rw: disk.share_rw,
-        write_cache: disk.write_cache,
         logical_block: disk.logical_block,
         physical_block: disk.physical_block,
         discard_granularity: disk.discard_granularity,

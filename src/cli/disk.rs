@@ -13,7 +13,7 @@ use super::drive::{self, Drive, Interface};
 use super::error::CliError;
 use super::keyval::{KeyVals, KeyvalError};
 use super::{device, text};
-use crate::config::{BlockNodeConfig, DiskConfig, DiskKind, ErrorAction, PassedFd, Vdev, VmConfig};
+use crate::config::{BlockNodeConfig, DiskConfig, DiskKind, ErrorPolicy, PassedFd, Vdev, VmConfig};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Disk options")]
@@ -398,7 +398,7 @@ const IDLE_PROPS_TOO: [&str; 12] = [
 
 /// Properties that all disks share.
 fn device_keys(keys: &mut KeyVals, disk: &mut DiskConfig) -> Result<(), KeyvalError> {
-    let action = |given: Option<Option<ErrorAction>>, known| given.flatten().unwrap_or(known);
+    let action = |given: Option<Option<ErrorPolicy>>, known| given.flatten().unwrap_or(known);
     disk.read_error = action(
         keys.take_word("rerror", &drive::READ_ERRORS)?,
         disk.read_error,

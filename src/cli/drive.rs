@@ -8,7 +8,7 @@ use xenner_pvdevices::image::config::{
 
 use super::blockdev::{self, wrong};
 use super::keyval::{KeyVals, KeyvalError};
-use crate::config::{BlockNodeConfig, DiskKind, ErrorAction};
+use crate::config::{BlockNodeConfig, DiskKind, ErrorPolicy};
 
 /// A drive before a device takes it.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub(super) struct Drive {
     pub(super) node: Option<BlockNodeConfig>,
     pub(super) read_only: bool,
     pub(super) write_cache: bool,
-    pub(super) read_error: Option<ErrorAction>,
-    pub(super) write_error: Option<ErrorAction>,
+    pub(super) read_error: Option<ErrorPolicy>,
+    pub(super) write_error: Option<ErrorPolicy>,
     pub(super) serial: Option<String>,
     /// A device has it.
     pub(super) taken: bool,
@@ -89,18 +89,18 @@ impl Interface {
 }
 
 /// What `rerror=` may say.
-pub(super) const READ_ERRORS: [(&str, Option<ErrorAction>); 4] = [
-    ("report", Some(ErrorAction::Report)),
-    ("ignore", Some(ErrorAction::Ignore)),
-    ("stop", Some(ErrorAction::Stop)),
+pub(super) const READ_ERRORS: [(&str, Option<ErrorPolicy>); 4] = [
+    ("report", Some(ErrorPolicy::Report)),
+    ("ignore", Some(ErrorPolicy::Ignore)),
+    ("stop", Some(ErrorPolicy::Stop)),
     ("auto", None),
 ];
 /// What `werror=` may say.
-pub(super) const WRITE_ERRORS: [(&str, Option<ErrorAction>); 5] = [
-    ("report", Some(ErrorAction::Report)),
-    ("ignore", Some(ErrorAction::Ignore)),
-    ("stop", Some(ErrorAction::Stop)),
-    ("enospc", Some(ErrorAction::Enospc)),
+pub(super) const WRITE_ERRORS: [(&str, Option<ErrorPolicy>); 5] = [
+    ("report", Some(ErrorPolicy::Report)),
+    ("ignore", Some(ErrorPolicy::Ignore)),
+    ("stop", Some(ErrorPolicy::Stop)),
+    ("enospc", Some(ErrorPolicy::Enospc)),
     ("auto", None),
 ];
 

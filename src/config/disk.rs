@@ -5,6 +5,7 @@
 use std::fmt;
 
 use thiserror::Error;
+pub use xenner_pvdevices::blkback::{DiskKind, ErrorPolicy};
 use xenner_pvdevices::image::config::NodeConfig;
 
 /// A block node of the command line.
@@ -50,9 +51,9 @@ pub struct DiskConfig {
     /// is answered.
     pub write_cache: bool,
     /// `rerror`: what a failed read does.
-    pub read_error: ErrorAction,
+    pub read_error: ErrorPolicy,
     /// `werror`: what a failed write does.
-    pub write_error: ErrorAction,
+    pub write_error: ErrorPolicy,
     /// `logical_block_size`: 512 to 4096 bytes; the image's without it.
     pub logical_block: Option<u32>,
     /// `physical_block_size`: a power of two of bytes, not below the logical; the image's without it.
@@ -83,8 +84,8 @@ impl DiskConfig {
             read_only: false,
             share_rw: false,
             write_cache: true,
-            read_error: ErrorAction::Report,
-            write_error: ErrorAction::Enospc,
+            read_error: ErrorPolicy::Report,
+            write_error: ErrorPolicy::Enospc,
             logical_block: None,
             physical_block: None,
             discard_granularity: None,
@@ -156,29 +157,6 @@ impl DiskConfig {
             _ => Ok(()),
         }
     }
-}
-
-/// What the guest takes the device for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum DiskKind {
-    /// A disk.
-    #[default]
-    Disk,
-    /// A CD-ROM drive: read-only, and its medium may be changed.
-    Cdrom,
-}
-
-/// What a failed request does (`rerror`, `werror`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorAction {
-    /// The guest is told.
-    Report,
-    /// The guest is told that it succeeded.
-    Ignore,
-    /// The domain is stopped and the request tried again when it goes on.
-    Stop,
-    /// Stopped where the host's disk is full, else the guest is told.
-    Enospc,
 }
 
 /// The number and name of a virtual disk: `xen/docs/man/xen-vbd-interface.7.pandoc`.

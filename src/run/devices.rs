@@ -65,6 +65,15 @@ pub struct Devices {
 }
 
 impl Devices {
+    /// The devices of a domain that is not there yet.
+    ///
+    /// # Errors
+    /// As [`Devices::add`].
+    pub fn add_all<D: Device + 'static>(&mut self, new: Vec<(Place, Box<D>)>) -> io::Result<()> {
+        new.into_iter()
+            .try_for_each(|(place, device)| self.add(place, device))
+    }
+
     /// Adds a device; one that is added while a domain is there is plugged into it.
     ///
     /// # Errors

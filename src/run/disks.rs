@@ -5,15 +5,14 @@ use std::sync::Arc;
 
 use xenner_console::FdSource;
 use xenner_pvdevices::blkback::{
-    Aio, BlkBack, CacheMode, DiskControl, DiskEvents, DiskKind as VbdKind, ErrorPolicy, IoFault,
-    Policies, VbdConfig,
+    Aio, BlkBack, CacheMode, DiskControl, DiskEvents, IoFault, Policies, VbdConfig,
 };
 use xenner_pvdevices::image::config as image;
 use xenner_pvdevices::image::{BlockNodes, NodeInfo};
 
 use super::devices::Place;
 use super::ends::{Inbox, Wish};
-use crate::config::{DiskConfig, DiskKind, ErrorAction, VmConfig};
+use crate::config::{DiskConfig, DiskKind, VmConfig};
 use crate::disks::{self, DiskError, OpenDisk};
 use crate::qmp::control::IoStatus;
 
@@ -103,10 +102,7 @@ fn vbd_config(disk: &DiskConfig, node: Option<&NodeInfo>, vcpus: u32) -> VbdConf
         _ => CacheMode::Writethrough,
     };
     let mut vbd = VbdConfig::new(disk.vdev.number(), &disk.vdev.to_string());
-    vbd.kind = match disk.kind {
-        DiskKind::Disk => VbdKind::Disk,
-        DiskKind::Cdrom => VbdKind::Cdrom,
-    };
+    vbd.kind = disk.kind;
     vbd.read_only = disk.read_only || disk.kind == DiskKind::Cdrom;
     vbd.params = node
         .and_then(|node| node.filename.as_ref())
@@ -119,20 +115,11 @@ fn vbd_config(disk: &DiskConfig, node: Option<&NodeInfo>, vcpus: u32) -> VbdConf
         image::Aio::Auto | image::Aio::Native | image::Aio::IoUring => Aio::IoUring,
     };
     vbd.policies = Policies {
-        read: policy(disk.read_error),
-        write: policy(disk.write_error),
+        read: disk.read_error,
+        write: disk.write_error,
     };
     vbd.max_queues = disk.queues.map_or(vcpus, u32::from).max(1);
     vbd
-}
-
-fn policy(action: ErrorAction) -> ErrorPolicy {
-    match action {
-        ErrorAction::Report => ErrorPolicy::Report,
-        ErrorAction::Ignore => ErrorPolicy::Ignore,
-        ErrorAction::Stop => ErrorPolicy::Stop,
-        ErrorAction::Enospc => ErrorPolicy::Enospc,
-    }
 }
 
 /// Brings a disk's faults to the main loop.

@@ -171,15 +171,11 @@ fn serve(
     let pid_file = open_pid_file(&config)?;
     let console = open_console(&config, &mut fds)?;
     let inbox = Inbox::new().map_err(host("event descriptor"))?;
-    let (disks, new) = Disks::open(&config, &mut fds, &inbox)?;
+    let (disks, new_disks) = Disks::open(&config, &mut fds, &inbox)?;
+    let (nics, new_nics) = nics::open(&config, &mut fds)?;
     let mut devices = Devices::default();
-    for (place, device) in new {
-        devices.add(place, device).map_err(host("device"))?;
-    }
-    let (nics, new) = nics::open(&config, &mut fds)?;
-    for (place, device) in new {
-        devices.add(place, device).map_err(host("device"))?;
-    }
+    devices.add_all(new_disks).map_err(host("device"))?;
+    devices.add_all(new_nics).map_err(host("device"))?;
     let monitors = monitors::open(&config, fds)?;
     let signals = EndSignals::block().map_err(host("signal descriptor"))?;
     let store = StoreHandle::new()?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use xenner::config::{DiskConfig, DiskKind, ErrorAction, PassedFd, Vdev};
+use xenner::config::{DiskConfig, DiskKind, ErrorPolicy, PassedFd, Vdev};
 use xenner_pvdevices::image::config::{
     Aio, Backing, CacheConfig, DetectZeroes, Driver, FileConfig, FileKind, Locking, NodeConfig,
     NodeRef,
@@ -64,7 +64,7 @@ fn a_drive_is_an_image_and_a_disk() {
     assert!(disk.write_cache && !disk.read_only && !disk.share_rw);
     assert_eq!(
         (disk.read_error, disk.write_error),
-        (ErrorAction::Report, ErrorAction::Enospc)
+        (ErrorPolicy::Report, ErrorPolicy::Enospc)
     );
     let [node] = &config.block_nodes[..] else {
         panic!("{:?}", config.block_nodes)
@@ -145,7 +145,7 @@ fn the_other_keys_of_a_drive() {
     assert!(below.read_only);
     assert_eq!(
         (disk.read_error, disk.write_error),
-        (ErrorAction::Stop, ErrorAction::Report)
+        (ErrorPolicy::Stop, ErrorPolicy::Report)
     );
     assert_eq!(disk.serial.as_deref(), Some("S1"));
     assert_eq!(disk.backend.as_deref(), Some("d"));
@@ -243,7 +243,7 @@ fn devices_take_what_their_drive_says() {
     assert_eq!((disk.queues, disk.bootindex), (Some(4), Some(2)));
     assert_eq!(
         (disk.read_error, disk.write_error),
-        (ErrorAction::Ignore, ErrorAction::Stop)
+        (ErrorPolicy::Ignore, ErrorPolicy::Stop)
     );
     assert_eq!(disk.serial.as_deref(), Some("S2"));
     let empty = disks(&["-device", "ide-cd,id=cd,bus=ide.1,unit=0"]);

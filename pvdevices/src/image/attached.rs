@@ -20,8 +20,6 @@ pub struct Attachment {
     pub read_only: bool,
     /// Other processes may write the image too (`share-rw`).
     pub share_rw: bool,
-    /// The device has a volatile write cache; else every write is flushed before it returns.
-    pub write_cache: bool,
     /// Bytes of a logical block, if not the image's.
     pub logical_block: Option<u32>,
     /// Bytes of a physical block, if not the image's.
@@ -31,13 +29,12 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// A device that reads and writes, with a write cache and the image's own sizes.
+    /// A device that reads and writes, with the image's own sizes.
     pub fn new(user: impl Into<String>) -> Self {
         Self {
             user: user.into(),
             read_only: false,
             share_rw: false,
-            write_cache: true,
             logical_block: None,
             physical_block: None,
             discard_granularity: None,
@@ -75,14 +72,6 @@ impl AttachedImage {
         match self.device.read_only {
             true => Err(io::Error::from_raw_os_error(libc::EROFS)),
             false => Ok(()),
-        }
-    }
-
-    /// Without a write cache, what changed the image is on stable storage when it returns.
-    fn written(&self) -> io::Result<()> {
-        match self.device.write_cache {
-            true => Ok(()),
-            false => self.image.flush(),
         }
     }
 
@@ -133,9 +122,7 @@ impl Image for AttachedImage {
     }
 
     fn raw(&self) -> Option<RawTarget<'_>> {
-        let plain = self.device.write_cache
-            && !self.policy.guessed_raw
-            && self.policy.detect_zeroes == DetectZeroes::Off;
+        let plain = !self.policy.guessed_raw && self.policy.detect_zeroes == DetectZeroes::Off;
         self.image.raw().filter(|_| plain || self.device.read_only)
     }
 
@@ -148,13 +135,12 @@ impl Image for AttachedImage {
         if self.policy.detect_zeroes != DetectZeroes::Off && buffers::all_zero(from) {
             let unmap = self.policy.detect_zeroes == DetectZeroes::Unmap;
             let len = buffers::total(from) as u64;
-            self.image.write_zeroes(offset, len, unmap)?;
+            self.image.write_zeroes(offset, len, unmap)
         } else if self.policy.guessed_raw && offset == 0 {
-            self.write_first(from)?;
+            self.write_first(from)
         } else {
-            self.image.write(offset, from)?;
+            self.image.write(offset, from)
         }
-        self.written()
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -166,14 +152,12 @@ impl Image for AttachedImage {
 
     fn discard(&self, offset: u64, len: u64, kind: DiscardKind) -> io::Result<()> {
         self.writable()?;
-        self.image.discard(offset, len, kind)?;
-        self.written()
+        self.image.discard(offset, len, kind)
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         self.writable()?;
-        self.image.write_zeroes(offset, len, unmap)?;
-        self.written()
+        self.image.write_zeroes(offset, len, unmap)
     }
 
     fn resize(&self, size: u64) -> io::Result<()> {
