@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -25,9 +26,12 @@ fn main() -> ExitCode {
             let name = format!("shell-{series}-smp{smp}");
             trials.push(guest_test(name, series, move || shell(series, smp)));
         }
-        trials.push(guest_test(format!("reboot-{series}"), series, move || {
-            reboot(series)
-        }));
+        let others: [(&str, fn(&str) -> Result<(), Failed>); 2] =
+            [("reboot", reboot), ("vcpus", vcpus)];
+        for (name, run) in others {
+            let name = format!("{name}-{series}");
+            trials.push(guest_test(name, series, move || run(series)));
+        }
     }
     let others: [(&str, Scenario); 6] = [
         ("no-reboot", no_reboot),
@@ -150,15 +154,29 @@ fn ctrl_a_x() -> Result<(), Failed> {
     session.end_with(0, Duration::from_secs(5))
 }
 
-/// Debian's tools of xenstore see the running domain and can shut it down.
-fn xenstore_tools() -> Result<(), Failed> {
-    let dir = tempfile::tempdir()?;
-    let socket = dir.path().join("xenstore");
-    let option = format!("xenstore={}", socket.display());
-    let mut session = at_prompt("6.1", 1, &["-xenner", &option])?;
-    let tool = |name: &str, arguments: &[&str]| -> Result<String, Failed> {
+/// A socket for a domain's store, and Debian's tools of it.
+struct Store {
+    socket: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Store {
+    fn new() -> Result<Self, Failed> {
+        let dir = tempfile::tempdir()?;
+        Ok(Self {
+            socket: dir.path().join("xenstore"),
+            _dir: dir,
+        })
+    }
+
+    /// The value of `-xenner` that puts the store there.
+    fn option(&self) -> String {
+        format!("xenstore={}", self.socket.display())
+    }
+
+    fn tool(&self, name: &str, arguments: &[&str]) -> Result<String, Failed> {
         let mut command = std::process::Command::new(asset("bin").join(name));
-        command.args(arguments).env("XENSTORED_PATH", &socket);
+        command.args(arguments).env("XENSTORED_PATH", &self.socket);
         command.env("LD_LIBRARY_PATH", asset("lib"));
         let output = command.output()?;
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
@@ -167,8 +185,14 @@ fn xenstore_tools() -> Result<(), Failed> {
         } else {
             Err(format!("{name}: {text}").into())
         }
-    };
-    let tree = tool("xenstore-ls", &["/"])?;
+    }
+}
+
+/// Debian's tools of xenstore see the running domain and can shut it down.
+fn xenstore_tools() -> Result<(), Failed> {
+    let store = Store::new()?;
+    let mut session = at_prompt("6.1", 1, &["-xenner", &store.option()])?;
+    let tree = store.tool("xenstore-ls", &["/"])?;
     for key in ["domid", "memory", "control", "console"] {
         if !tree.contains(key) {
             return Err(format!("xenstore-ls shows no {key}:\n{tree}").into());
@@ -176,8 +200,40 @@ fn xenstore_tools() -> Result<(), Failed> {
     }
     let domid = tree_domid(&tree).ok_or_else(|| format!("no domain in:\n{tree}"))?;
     let path = format!("/local/domain/{domid}/control/shutdown");
-    tool("xenstore-write", &[&path, "poweroff"])?;
+    store.tool("xenstore-write", &[&path, "poweroff"])?;
     session.expect("reboot: ", PATIENCE)?;
+    session.end_with(0, PATIENCE)
+}
+
+/// The guest follows the availability of a vcpu that it does not have at the start.
+fn vcpus(series: &str) -> Result<(), Failed> {
+    let store = Store::new()?;
+    let more = ["-smp", "maxcpus=3", "-xenner", &store.option()];
+    let mut session = at_prompt(series, 1, &more)?;
+    let online = |session: &mut Session, list: &str| {
+        let file = "/sys/devices/system/cpu/online";
+        let wait = format!(
+            "n=0; until grep -qx {list} {file} || [ $n = 200 ]; do n=$((n+1)); sleep 0.1; done"
+        );
+        session.says(&format!("{wait}; cat {file}"), list, PATIENCE)
+    };
+    // what the kernel says of each change would be among the answers
+    session.shell("dmesg -n 1", ANSWER)?;
+    let path = "/local/domain/1/cpu/2/availability";
+    for _ in 0..2 {
+        online(&mut session, "0")?;
+        store.tool("xenstore-write", &[path, "online"])?;
+        let own = "/sys/devices/system/cpu/cpu2/online";
+        session.shell(
+            &format!("until [ -e {own} ]; do sleep 0.1; done; echo 1 > {own}"),
+            ANSWER,
+        )?;
+        online(&mut session, "0,2")?;
+        store.tool("xenstore-write", &[path, "offline"])?;
+    }
+    online(&mut session, "0")?;
+    session.quiet_log(TROUBLE)?;
+    session.send("poweroff\r")?;
     session.end_with(0, PATIENCE)
 }
 
