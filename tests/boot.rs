@@ -18,6 +18,8 @@ const TROUBLE: &str = "multicall|clocksource.*unstable|Failed to|unable to";
 
 /// One story of a guest from its start to its end.
 type Scenario = fn() -> Result<(), Failed>;
+/// One that kernels of each series go through.
+type OfSeries = fn(&str) -> Result<(), Failed>;
 
 fn main() -> ExitCode {
     let mut trials = Vec::new();
@@ -26,8 +28,7 @@ fn main() -> ExitCode {
             let name = format!("shell-{series}-smp{smp}");
             trials.push(guest_test(name, series, move || shell(series, smp)));
         }
-        let others: [(&str, fn(&str) -> Result<(), Failed>); 2] =
-            [("reboot", reboot), ("vcpus", vcpus)];
+        let others: [(&str, OfSeries); 2] = [("reboot", reboot), ("vcpus", vcpus)];
         for (name, run) in others {
             let name = format!("{name}-{series}");
             trials.push(guest_test(name, series, move || run(series)));

@@ -506,12 +506,15 @@ fn restarts() -> Result<(), Failed> {
     let mut libvirt = Libvirt::start(Owner::System)?;
     let mut console = boot(&libvirt, &linux(NIC))?;
     let before = processes("xenner");
+    libvirt.virsh("vcpupin guest 1 0 --live")?;
     libvirt.virsh("reboot guest")?;
     console.expect(PROMPT, PATIENCE)?;
     libvirt.virsh("reset guest")?;
     console.expect(PROMPT, PATIENCE)?;
     has_vcpus(&libvirt, &mut console, 2)?;
-    eprintln!("{:?}", libvirt.virsh("vcpuinfo guest"));
+    // It is bound to the same processor as before.
+    libvirt.says("vcpuinfo guest", &["VCPU: 1", "CPU time:"])?;
+    pinned(1, "0")?;
     libvirt.virsh("setvcpus guest 1 --live")?;
     drop(console);
     libvirt.kill_daemon()?;

@@ -301,6 +301,7 @@ fn vcpus() -> Result<(), Failed> {
         &json!({"id": first}),
         "CPU[0] cannot be unplugged",
     )?;
+    let threads = domain.run("query-cpus-fast", json!({}))?;
     for _ in 0..2 {
         domain.run("cont", json!({}))?;
         domain.expect("RESUME")?;
@@ -310,6 +311,7 @@ fn vcpus() -> Result<(), Failed> {
         domain.expect("RESET")?;
         same(domain.state()?, "prelaunch".to_owned())?;
         plugged(&mut domain, &[0, 1])?;
+        same(&domain.run("query-cpus-fast", json!({}))?, &threads)?;
     }
     domain.run("device_del", json!({"id": "vcpu1"}))?;
     let path = "/machine/peripheral/vcpu1";

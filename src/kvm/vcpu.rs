@@ -1,4 +1,5 @@
-//! Running a vcpu: one thread, from entry to exit and back, until the domain ends.
+//! Running a vcpu: one thread, from entry to exit and back, until the domain ends. The thread
+//! waits for the next domain then.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
@@ -29,12 +30,98 @@ struct Gate {
     closed: AtomicBool,
 }
 
-/// The threads of a domain's vcpus.
+/// A thread for the vcpus of one number, of one domain after the other.
+#[derive(Debug)]
+struct Worker {
+    /// None once the thread is to end.
+    vcpus: Option<mpsc::Sender<Vcpu>>,
+    thread: Option<JoinHandle<()>>,
+    tid: i32,
+}
+
+impl Worker {
+    fn start(id: u32) -> std::io::Result<Self> {
+        let (vcpus, given) = mpsc::channel::<Vcpu>();
+        let (told, tid) = mpsc::channel();
+        let thread = thread::Builder::new()
+            .name(format!("CPU {id}/KVM"))
+            .spawn(move || {
+                // whoever started this thread waits for it
+                let _ = told.send(rustix::thread::gettid());
+                for vcpu in given {
+                    let _over = SetAtEnd(vcpu.over.clone());
+                    vcpu.run();
+                }
+            })?;
+        let tid = tid.recv().map_err(std::io::Error::other)?;
+        Ok(Self {
+            vcpus: Some(vcpus),
+            thread: Some(thread),
+            tid: tid.as_raw_nonzero().get(),
+        })
+    }
+
+    fn give(&self, vcpu: Vcpu) -> std::io::Result<()> {
+        let given = self.vcpus.as_ref().map(|vcpus| vcpus.send(vcpu));
+        match given {
+            Some(Ok(())) => Ok(()),
+            _ => Err(std::io::Error::other("it has panicked before")),
+        }
+    }
+
+    fn kick(&self) {
+        if let Some(thread) = &self.thread
+            && let Err(e) = thread.kill(SIGRTMIN())
+        {
+            debug!(target: "xenner::kvm", "kick: {e}");
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.vcpus = None;
+        if self
+            .thread
+            .take()
+            .is_some_and(|thread| thread.join().is_err())
+        {
+            error!(target: "xenner::kvm", "a vcpu thread panicked");
+        }
+    }
+}
+
+/// Tells that a vcpu is over, even if its thread panics.
+struct SetAtEnd(Arc<AtomicBool>);
+
+impl Drop for SetAtEnd {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The host's threads for vcpus. They outlive domains: a guest's reboot changes neither their
+/// numbers, which libvirt asks for once, nor the processors and groups that they were put into.
+#[derive(Debug, Default)]
+pub struct Workers(Vec<Arc<Worker>>);
+
+impl Workers {
+    /// The threads of the first `count` vcpus.
+    fn first(&mut self, count: usize) -> std::io::Result<&[Arc<Worker>]> {
+        for id in self.0.len()..count {
+            self.0.push(Arc::new(Worker::start(id as u32)?));
+        }
+        Ok(&self.0[..count])
+    }
+}
+
+/// The vcpus of a domain on their threads.
 #[derive(Debug)]
 pub struct VcpuThreads {
     domain: Arc<Domain>,
     gate: Arc<Gate>,
-    threads: Vec<JoinHandle<()>>,
+    /// Those that a vcpu was given to; each with whether that is over.
+    workers: Vec<(Arc<Worker>, Arc<AtomicBool>)>,
     tids: Vec<i32>,
     exits: Vec<Arc<AtomicU64>>,
 }
@@ -42,12 +129,13 @@ pub struct VcpuThreads {
 extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
 impl VcpuThreads {
-    /// Starts a thread for each vcpu; they wait at the gate if `paused`. With an `exit_log` they
+    /// Runs each vcpu on its thread; they wait at the gate if `paused`. With an `exit_log` they
     /// count there how often they come back.
     ///
     /// # Errors
     /// The host gives no thread.
     pub fn start(
+        workers: &mut Workers,
         domain: &Arc<Domain>,
         vcpus: Vec<VcpuFd>,
         paused: bool,
@@ -61,31 +149,26 @@ impl VcpuThreads {
         let mut threads = Self {
             domain: domain.clone(),
             gate,
-            threads: Vec::new(),
+            workers: Vec::new(),
             tids: Vec::new(),
             exits: Vec::new(),
         };
-        for (id, fd) in vcpus.into_iter().enumerate() {
+        let workers = workers.first(vcpus.len())?;
+        for ((id, fd), worker) in (0..).zip(vcpus).zip(workers) {
             let vcpu = Vcpu {
                 domain: domain.clone(),
                 gate: threads.gate.clone(),
-                id: id as u32,
+                id,
                 fd,
                 exit_log: exit_log.cloned(),
                 exits: Arc::default(),
+                over: Arc::default(),
             };
-            threads.exits.push(vcpu.exits.clone());
-            let (told, tid) = mpsc::channel();
-            let thread = thread::Builder::new()
-                .name(format!("CPU {id}/KVM"))
-                .spawn(move || {
-                    // whoever started this thread waits for it
-                    let _ = told.send(rustix::thread::gettid());
-                    vcpu.run();
-                })?;
-            threads.threads.push(thread);
-            let tid = tid.recv().map_err(std::io::Error::other)?;
-            threads.tids.push(tid.as_raw_nonzero().get());
+            let (exits, over) = (vcpu.exits.clone(), vcpu.over.clone());
+            worker.give(vcpu)?;
+            threads.exits.push(exits);
+            threads.workers.push((worker.clone(), over));
+            threads.tids.push(worker.tid);
         }
         Ok(threads)
     }
@@ -109,7 +192,7 @@ impl VcpuThreads {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = true;
         self.gate.closed.store(true, Ordering::SeqCst);
-        while (self.gate.waiting.load(Ordering::SeqCst) as usize) < self.threads.len()
+        while (self.gate.waiting.load(Ordering::SeqCst) as usize) < self.workers.len()
             && !self.domain.end.is_over()
         {
             self.kick();
@@ -128,31 +211,28 @@ impl VcpuThreads {
         self.gate.changed.notify_all();
     }
 
+    fn running(&self) -> impl Iterator<Item = &Worker> {
+        let workers = self.workers.iter();
+        workers
+            .filter_map(|(worker, over)| (!over.load(Ordering::SeqCst)).then_some(worker.as_ref()))
+    }
+
     fn kick(&self) {
-        for t in self.threads.iter().filter(|t| !t.is_finished()) {
-            if let Err(e) = t.kill(SIGRTMIN()) {
-                debug!(target: "xenner::kvm", "kick: {e}");
-            }
-        }
+        self.running().for_each(Worker::kick);
     }
 }
 
 impl Drop for VcpuThreads {
-    /// Ends the threads. The domain must be over, or it is made so.
+    /// Ends the vcpus. The domain must be over, or it is made so.
     fn drop(&mut self) {
         if !self.domain.end.is_over() {
             self.domain.end.quit();
         }
         self.resume();
         // a kick can fall between the look at the flag and the entry, so kick until they are gone
-        while self.threads.iter().any(|t| !t.is_finished()) {
+        while self.running().next().is_some() {
             self.kick();
             thread::sleep(Duration::from_micros(200));
-        }
-        for t in self.threads.drain(..) {
-            if t.join().is_err() {
-                error!(target: "xenner::kvm", "a vcpu thread panicked");
-            }
         }
     }
 }
@@ -165,6 +245,8 @@ struct Vcpu {
     exit_log: Option<ExitLog>,
     /// Written by this thread alone.
     exits: Arc<AtomicU64>,
+    /// Set when this is no more, and KVM has forgotten it.
+    over: Arc<AtomicBool>,
 }
 
 impl Vcpu {

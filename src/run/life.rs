@@ -31,7 +31,7 @@ use crate::domain::end::{End, ShutdownReason};
 use crate::kvm;
 use crate::kvm::probe::{self, Flavour};
 use crate::kvm::stats::{ExitLog, VcpuStatistics};
-use crate::kvm::vcpu::VcpuThreads;
+use crate::kvm::vcpu::{VcpuThreads, Workers};
 use crate::loader::{self, KernelImage};
 use crate::qmp::control::{Properties, RunState};
 use crate::qmp::events::{GuestPanicked, LifeChange, PanicOutcome, ShutdownCause};
@@ -120,6 +120,8 @@ pub(super) struct Host {
     /// Where events for the monitors go.
     pub(super) told: EventSink,
     pub(super) running: Option<Running>,
+    /// The threads of the vcpus.
+    workers: Workers,
     /// The state after the domain's end, where the process stays.
     pub(super) ended: Option<RunState>,
     /// A monitor wants the domain anew, and standing for this reason.
@@ -221,6 +223,7 @@ impl Host {
             told: monitors.events(),
             server: Some(monitors),
             running: None,
+            workers: Workers::default(),
             ended: None,
             reset_wanted: None,
             balloon_polling: 0,
@@ -264,8 +267,14 @@ impl Host {
             let exits = self.exit_counters(&vcpus);
             let exit_log = self.config.stats.then(ExitLog::new).transpose();
             let exit_log = exit_log.map_err(host("memory file"))?;
-            let threads = VcpuThreads::start(&domain, vcpus, halted.is_some(), exit_log.as_ref())
-                .map_err(host("thread for a vcpu"))?;
+            let threads = VcpuThreads::start(
+                &mut self.workers,
+                &domain,
+                vcpus,
+                halted.is_some(),
+                exit_log.as_ref(),
+            )
+            .map_err(host("thread for a vcpu"))?;
             self.running = Some(Running {
                 domain: domain.clone(),
                 threads,
@@ -288,7 +297,7 @@ impl Host {
             if let Ok(end) = &end {
                 event(format_args!("domain {DOMID} ends: {}", end.summary()));
             }
-            // the vcpus' threads end here
+            // the vcpus end here
             self.running = None;
             self.devices.stop();
             for id in per_life {
