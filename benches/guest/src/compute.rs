@@ -2,6 +2,7 @@
 //! the processor itself.
 
 use std::cell::RefCell;
+use std::hash::{DefaultHasher, Hasher};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -22,6 +23,21 @@ pub fn alu(n: u64) -> Duration {
                 // Opaque, or the compiler would fold many steps into one.
                 x = sys::opaque(step(x));
             }
+        }
+    })
+}
+
+/// Bytes that one operation of [`hash_buffer`] hashes: within second-level caches.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// One operation: SipHash of 256 KiB in memory.
+pub fn hash_buffer(n: u64) -> Duration {
+    let buffer: Vec<u8> = (0..BUFFER_BYTES as u32).map(|i| (i * 7) as u8).collect();
+    timed(|| {
+        for _ in 0..n {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(black_box(&buffer));
+            black_box(hasher.finish());
         }
     })
 }

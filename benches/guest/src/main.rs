@@ -99,8 +99,9 @@ const fn device(needs: Needs, name: &'static str, run: fn(u64) -> Duration) -> B
     }
 }
 
-const ALL: [Benchmark; 35] = [
+const ALL: [Benchmark; 36] = [
     single("alu_1000_steps", compute::alu),
+    single("hash_buffer_256K", compute::hash_buffer),
     single("hash_table_1000", compute::hash_table),
     single("memcpy_16M", compute::memcpy),
     single("rdtsc", compute::rdtsc),
