@@ -419,6 +419,7 @@ fn device_keys(keys: &mut KeyVals, disk: &mut DiskConfig) -> Result<(), KeyvalEr
     disk.queues = keys
         .take_number::<u16>("num-queues")?
         .filter(|queues| *queues != u16::MAX);
+    disk.persistent_grants = keys.take_bool("persistent-grants")?.unwrap_or(false);
     disk.serial = keys.take_text("serial")?.or(disk.serial.take());
     disk.bootindex = keys.take_number::<i32>("bootindex")?;
     disk.read_only |= disk.kind == DiskKind::Cdrom;

@@ -62,6 +62,8 @@ pub struct DiskConfig {
     pub discard_granularity: Option<u32>,
     /// `num-queues`: the most queues that the guest may use; chosen by the backend without it.
     pub queues: Option<u16>,
+    /// `persistent-grants`: the guest is offered to use the same pages again, and copies to them.
+    pub persistent_grants: bool,
     /// `serial`, at most [`MAX_SERIAL`] bytes.
     pub serial: Option<String>,
     /// `bootindex`: kept for the monitor.
@@ -90,6 +92,7 @@ impl DiskConfig {
             physical_block: None,
             discard_granularity: None,
             queues: None,
+            persistent_grants: false,
             serial: None,
             bootindex: None,
         }

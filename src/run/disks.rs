@@ -118,6 +118,7 @@ fn vbd_config(disk: &DiskConfig, node: Option<&NodeInfo>, vcpus: u32) -> VbdConf
         read: disk.read_error,
         write: disk.write_error,
     };
+    vbd.persistent = disk.persistent_grants;
     vbd.max_queues = disk.queues.map_or(vcpus, u32::from).max(1);
     vbd
 }

@@ -224,7 +224,7 @@ fn devices_take_what_their_drive_says() {
         "-device",
         "scsi-hd,drive=d,id=disk1,bus=scsi0.0,channel=0,scsi-id=0,lun=0,device_id=x,share-rw=on,\
          write-cache=off,logical_block_size=4096,physical_block_size=4096,discard_granularity=64k,\
-         num-queues=4,bootindex=2,wwn=5000c50015ea71ac,rotation_rate=1,werror=stop",
+         num-queues=4,persistent-grants=on,bootindex=2,wwn=5000c50015ea71ac,rotation_rate=1,werror=stop",
         "-drive",
         "file=a,format=raw,if=none,id=d,rerror=ignore,serial=S2,cache=none",
     ]);
@@ -241,6 +241,7 @@ fn devices_take_what_their_drive_says() {
         (Some(4096), Some(4096), Some(65536))
     );
     assert_eq!((disk.queues, disk.bootindex), (Some(4), Some(2)));
+    assert!(disk.persistent_grants);
     assert_eq!(
         (disk.read_error, disk.write_error),
         (ErrorPolicy::Ignore, ErrorPolicy::Stop)

@@ -46,8 +46,8 @@ pub struct VbdConfig {
     /// What errors do.
     pub policies: Policies,
     /// Whether pages are kept mapped for frontends that use the same ones again, as they do in
-    /// return: they copy all data to and from such pages. On kvm_pvm neither way was the cheaper one
-    /// for Linux.
+    /// return: they copy all data to and from such pages. That saves a backend under Xen the mapping
+    /// and unmapping; here these cost a look-up, and the copies are most of a large request.
     pub persistent: bool,
     /// Queues at most, one for each of the guest's vcpus as a rule; at least 1.
     pub max_queues: u32,
@@ -68,7 +68,7 @@ impl VbdConfig {
             cache: CacheMode::default(),
             aio: Aio::default(),
             policies: Policies::default(),
-            persistent: true,
+            persistent: false,
             max_queues: 1,
         }
     }

@@ -34,7 +34,10 @@ fn small(sectors: u64) -> Geometry {
 }
 
 fn config() -> VbdConfig {
-    VbdConfig::new(51712, "xvda")
+    VbdConfig {
+        persistent: true,
+        ..VbdConfig::new(51712, "xvda")
+    }
 }
 
 /// Events, written down.
