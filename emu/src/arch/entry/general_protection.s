@@ -31,9 +31,7 @@ gp_entry:                               # error, rip, cs, rflags, rsp, ss
     pop rcx
     inc qword ptr [rsp + 8]
     add rsp, 8
-gp_cli_iretq:
-    iretq
-    EX gp_cli_iretq, iret_fault
+    IRETQ gp_cli_iretq
 65: mov rcx, [rsp]                      # of a segment base, as at every switch of processes
     cmp ecx, 0xc0000100
     jb gp_general
@@ -43,9 +41,7 @@ gp_cli_iretq:
     pop rcx
     add qword ptr [rsp + 8], 2
     add rsp, 8
-gp_rdmsr_iretq:
-    iretq
-    EX gp_rdmsr_iretq, iret_fault
+    IRETQ gp_rdmsr_iretq
 gp_general:
     pop rcx
 69: mov dword ptr [rsp + 4], 13

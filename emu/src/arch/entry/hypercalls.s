@@ -47,9 +47,7 @@ hypercall_general:
     pop rsi
     pop rdi
     add rsp, 8
-hypercall_iretq:
-    iretq
-    EX hypercall_iretq, iret_fault
+    IRETQ hypercall_iretq
 12:
     mov rax, -38                        # ENOSYS
     jmp 15b

@@ -1,6 +1,31 @@
 # The frequent hypercalls in few instructions: one page-table entry, a switch of address space, the
 # one-shot timer.
 
+    # The end of a hypercall on a list of \count requests, all done: it is counted, and the guest goes
+    # on behind it, or at \event if one is to be delivered.
+    .macro REQUESTS_DONE number, count, event, name
+    shl qword ptr [rsp + 48 + {TRACE}], 8
+    mov byte ptr [rsp + 48 + {TRACE}], \number
+    inc qword ptr [rsp + \number*8 + 48 + {HYPERCALLS}]
+    xor eax, eax
+    xor edx, edx
+    mov esi, \count
+    mov r10d, 0x7ff0
+    mov rcx, [rsp + 48 + {INFO}]
+    cmp word ptr [rcx], 1
+    je \event
+    add rsp, 8
+    IRETQ \name
+    .endm
+    # Such a hypercall goes to Rust after all, its arguments as they came.
+    .macro REQUESTS_GENERAL number, count
+    mov esi, \count
+    xor edx, edx
+    mov r10d, 0x7ff0
+    mov eax, \number
+    jmp hypercall_general
+    .endm
+
     # mmu_update of one L1 entry, two thirds of all hypercalls of a boot: `mmu::mmu_update` in
     # few instructions. Whatever is out of the ordinary goes there instead, before anything
     # has changed.
@@ -64,31 +89,14 @@ mmu_update_one:
     lock sub dword ptr [rdx + r11*4], 0x100
 56: cmp byte ptr [rsp + 48 + {SMP}], 0
     jne 64f
-65: shl qword ptr [rsp + 48 + {TRACE}], 8
-    mov byte ptr [rsp + 48 + {TRACE}], 1
-    inc qword ptr [rsp + 48 + 8 + {HYPERCALLS}]
-    xor eax, eax
-    xor edx, edx
-    mov esi, 1
-    mov r10d, 0x7ff0
-    mov rcx, [rsp + 48 + {INFO}]
-    cmp word ptr [rcx], 1
-    je 66f
-    add rsp, 8
-mmu_iretq:
-    iretq
-    EX mmu_iretq, iret_fault
+65: REQUESTS_DONE 1, 1, 66f, mmu_iretq
 53: test al, {NOT_OWNED}
     jz 54b
 58: cmp byte ptr [rsp + 48 + {SMP}], 0
     je 59f
     shr rcx, 12
     lock sub dword ptr [rdx + rcx*4], 0x100     # if it was the last, the general way finds that
-59: mov esi, 1
-    xor edx, edx
-    mov r10d, 0x7ff0
-    mov eax, 1
-    jmp hypercall_general
+59: REQUESTS_GENERAL 1, 1
 62: lea esi, [rax + 0x100]              # others may drop the table: it is held meanwhile
     lock cmpxchg [rdx + r10*4], esi
     je 63b
@@ -190,26 +198,9 @@ switch_address_space:
     shr rsi, 12
     jz 57f
     DROP_HELD 62f
-57: shl qword ptr [rsp + 48 + {TRACE}], 8
-    mov byte ptr [rsp + 48 + {TRACE}], 26
-    inc qword ptr [rsp + 26*8 + 48 + {HYPERCALLS}]
-    xor eax, eax
-    xor edx, edx
-    mov esi, 2
-    mov r10d, 0x7ff0
-    mov rcx, [rsp + 48 + {INFO}]
-    cmp word ptr [rcx], 1
-    je 63f
-    add rsp, 8
-switch_iretq:
-    iretq
-    EX switch_iretq, iret_fault
+57: REQUESTS_DONE 26, 2, 63f, switch_iretq
 58: RELEASE rcx
-59: mov esi, 2
-    xor edx, edx
-    mov r10d, 0x7ff0
-    mov eax, 26
-    jmp hypercall_general
+59: REQUESTS_GENERAL 26, 2
 61: RELEASE rsi
     jmp 56b
 62: RELEASE rsi
@@ -266,9 +257,7 @@ vcpu_op_one:
     mov rcx, [rsp + 40 + {INFO}]
     cmp word ptr [rcx], 1
     je 83f
-vcpu_op_iretq:
-    iretq
-    EX vcpu_op_iretq, iret_fault
+    IRETQ vcpu_op_iretq
 82: mov rdx, r11
 vcpu_op_general:
     mov eax, 24

@@ -14,6 +14,16 @@
     jne 43f
     .endm
 
+    # The registers of the frame that rcx points at.
+    .macro TAKE_REGISTERS
+45: mov rax, [rcx]
+    EX 45b, bad_iret_frame
+46: mov r11, [rcx + 8]
+    EX 46b, bad_iret_frame
+47: mov rcx, [rcx + 16]
+    EX 47b, bad_iret_frame
+    .endm
+
 syscall_iret:
     mov rcx, [rsp + {SCRATCH_RSP}]
 iret_hypercall:                         # rsp: vcpu record; rcx: guest rsp
@@ -53,9 +63,7 @@ iret_hypercall:                         # rsp: vcpu record; rcx: guest rsp
     swapgs
     mov cr3, r11
     pop r11
-iret_iretq:
-    iretq
-    EX iret_iretq, iret_fault
+    IRETQ iret_iretq
 40:                                     # another code segment: the same once more
     movzx r11d, word ptr [rcx + 40]
     EX 40b, bad_iret_frame
@@ -65,15 +73,8 @@ iret_iretq:
     test r11d, 3
     jne 24b
     # to guest kernel mode
-45: mov rax, [rcx]
-    EX 45b, bad_iret_frame
-46: mov r11, [rcx + 8]
-    EX 46b, bad_iret_frame
-47: mov rcx, [rcx + 16]
-    EX 47b, bad_iret_frame
-iret_kernel_iretq:
-    iretq
-    EX iret_kernel_iretq, iret_fault
+    TAKE_REGISTERS
+    IRETQ iret_kernel_iretq
 29: mov rax, rcx                        # below the kernel: in the hole?
     shr rax, {HOLE_SHIFT}
     cmp eax, {HOLE_TAG}
@@ -88,12 +89,7 @@ iret_kernel_iretq:
 48: mov rax, [rcx + 24]
     EX 48b, bad_iret_frame
     mov [rsp], eax                      # the frame's flags travel in the error slot
-49: mov rax, [rcx]
-    EX 49b, bad_iret_frame
-50: mov r11, [rcx + 8]
-    EX 50b, bad_iret_frame
-51: mov rcx, [rcx + 16]
-    EX 51b, bad_iret_frame
+    TAKE_REGISTERS
     SAVE_ALL
     cld
     mov rdi, rsp

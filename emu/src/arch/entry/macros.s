@@ -6,6 +6,12 @@
     .popsection
     .endm
 
+    # Enters the context on the stack; one that is none is told by its place, \name.
+    .macro IRETQ name
+\name: iretq
+    EX \name, iret_fault
+    .endm
+
     # The registers of a frame below the error code (`Regs`), saved and restored.
     .macro SAVE_ARGUMENTS
     push rdi

@@ -27,9 +27,7 @@ user_system_call:                       # rsp: vcpu record; user rsp in SCRATCH_
     mov [rsp + {KERNEL_CONTEXT}], rax
     mov rax, [rsp + {SCRATCH_A}]
     lea rsp, [rsp + {KERNEL_CONTEXT}]
-user_syscall_iretq:
-    iretq
-    EX user_syscall_iretq, iret_fault
+    IRETQ user_syscall_iretq
 26:                                     # the general way: pseudo vector 256
     mov rax, [rsp + {SCRATCH_A}]
     mov rdx, [rsp + {SCRATCH_B}]

@@ -69,9 +69,7 @@ timer_entry:                            # rip, cs, rflags, rsp, ss
     mov rax, [rsp + {SCRATCH_A}]
     mov rdx, [rsp + {SCRATCH_B}]
     lea rsp, [rsp + {KERNEL_CONTEXT}]
-event_iretq:
-    iretq
-    EX event_iretq, iret_fault
+    IRETQ event_iretq
 84:                                     # it is pending or masked already
     cmp dword ptr [rip + {pollers}], 0
     jne 80f
@@ -80,9 +78,7 @@ event_iretq:
     je 85b
 89:                                     # back to where the guest was
     TAKE_BACK
-no_event_iretq:
-    iretq
-    EX no_event_iretq, iret_fault
+    IRETQ no_event_iretq
 80:                                     # `trap::finish` does the rest; others may poll
     TAKE_BACK
     push 0

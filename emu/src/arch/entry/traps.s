@@ -36,9 +36,7 @@ pf_entry:
     mov rax, [rsp + {SCRATCH_A}]
     mov rdx, [rsp + {SCRATCH_B}]
     lea rsp, [rsp + {KERNEL_CONTEXT}]
-pf_iretq:
-    iretq
-    EX pf_iretq, iret_fault
+    IRETQ pf_iretq
 78: mov rax, [rsp + 48 + {SCRATCH_A}]
     mov rdx, [rsp + 48 + {SCRATCH_B}]
 79: mov dword ptr [rsp + 4], 14
@@ -58,9 +56,7 @@ common_entry:                           # error and vector, rip, cs, rflags, rsp
 return_to_guest:
     RESTORE_ALL
     add rsp, 8
-common_iretq:
-    iretq
-    EX common_iretq, iret_fault
+    IRETQ common_iretq
 91:                                     # from ring 0
     call {trap_ring0}
     add rsp, 8
