@@ -310,7 +310,7 @@ impl Queue {
                 sector,
                 count,
                 secure,
-            } => request::plan_discard(*sector, *count, *secure, geometry),
+            } => request::plan_discard(*sector, *count, *secure, geometry, durable),
             Body::Unknown => Err(Refused::Unsupported),
         }
     }

@@ -211,7 +211,7 @@ pub fn plan_data(
     })
 }
 
-/// Plans a discard.
+/// Plans a discard; `durable` for write-through.
 ///
 /// # Errors
 /// [`Refused`].
@@ -220,6 +220,7 @@ pub fn plan_discard(
     count: u64,
     secure: bool,
     geometry: &Geometry,
+    durable: bool,
 ) -> Result<Plan, Refused> {
     let Some(discard) = geometry.discard else {
         return Err(Refused::Unsupported);
@@ -242,7 +243,7 @@ pub fn plan_discard(
         alone: false,
         flush_before: false,
         data: (count > 0).then_some(Data { work, range }),
-        flush_after: false,
+        flush_after: count > 0 && durable,
     })
 }
 

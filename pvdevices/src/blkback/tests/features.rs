@@ -327,6 +327,18 @@ fn an_empty_barrier_is_a_flush() {
 }
 
 #[test]
+fn write_through_makes_discards_durable_too() {
+    let config = VbdConfig {
+        cache: CacheMode::Writethrough,
+        ..config()
+    };
+    let (mut front, image) = disk(config, small(64), Connect::default());
+    assert_eq!(front.queue().call(discard(8, 16, 0)), BLKIF_RSP_OKAY);
+    let call = Call::Discard(4096, 8192, DiscardKind::Advice);
+    assert_eq!(image.take_calls(), [call, Call::Flush]);
+}
+
+#[test]
 fn discards_reach_the_image() {
     let mut geometry = small(64);
     let (mut front, image) = disk(config(), geometry, Connect::default());
@@ -398,12 +410,19 @@ fn large_sectors_keep_the_unit_of_512_bytes() {
 
 #[test]
 fn persistent_grants_stay_mapped_and_others_do_not() {
-    for persistent in [true, false] {
+    // What is not offered, as it is not by default, is not to be had by asking.
+    let unasked = VbdConfig::new(51712, "xvda");
+    assert!(!unasked.persistent);
+    for (config, persistent, wanted) in [
+        (config(), true, true),
+        (config(), false, false),
+        (unasked, true, false),
+    ] {
         let connect = Connect {
             persistent,
             ..Connect::default()
         };
-        let (mut front, _) = disk(config(), small(64), connect);
+        let (mut front, _) = disk(config, small(64), connect);
         let pages = front.pages(2);
         let idle = front.domain.mapped().len();
         let before = front.domain.maps();
@@ -411,7 +430,7 @@ fn persistent_grants_stay_mapped_and_others_do_not() {
             let write = data(BLKIF_OP_WRITE, 0, &whole(&pages));
             assert_eq!(front.queue().call(write), BLKIF_RSP_OKAY);
         }
-        let (kept, maps) = if persistent { (2, 2) } else { (0, 20) };
+        let (kept, maps) = if wanted { (2, 2) } else { (0, 20) };
         assert_eq!(front.domain.mapped().len() - idle, kept);
         assert_eq!(front.domain.maps() - before, maps);
         front.front.close();
