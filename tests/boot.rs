@@ -179,13 +179,7 @@ impl Store {
         let mut command = std::process::Command::new(asset("bin").join(name));
         command.args(arguments).env("XENSTORED_PATH", &self.socket);
         command.env("LD_LIBRARY_PATH", asset("lib"));
-        let output = command.output()?;
-        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        if output.status.success() {
-            Ok(text)
-        } else {
-            Err(format!("{name}: {text}").into())
-        }
+        support::output(&mut command)
     }
 }
 

@@ -122,7 +122,6 @@ pub struct VcpuThreads {
     gate: Arc<Gate>,
     /// Those that a vcpu was given to; each with whether that is over.
     workers: Vec<(Arc<Worker>, Arc<AtomicBool>)>,
-    tids: Vec<i32>,
     exits: Vec<Arc<AtomicU64>>,
 }
 
@@ -150,7 +149,6 @@ impl VcpuThreads {
             domain: domain.clone(),
             gate,
             workers: Vec::new(),
-            tids: Vec::new(),
             exits: Vec::new(),
         };
         let workers = workers.first(vcpus.len())?;
@@ -168,14 +166,13 @@ impl VcpuThreads {
             worker.give(vcpu)?;
             threads.exits.push(exits);
             threads.workers.push((worker.clone(), over));
-            threads.tids.push(worker.tid);
         }
         Ok(threads)
     }
 
     /// The host's number of each vcpu's thread.
-    pub fn tids(&self) -> &[i32] {
-        &self.tids
+    pub fn tids(&self) -> Vec<i32> {
+        self.workers.iter().map(|(worker, _)| worker.tid).collect()
     }
 
     /// How often each vcpu came back from KVM_RUN to this process.

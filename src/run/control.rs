@@ -156,7 +156,7 @@ impl Control for Host {
 
     fn vcpus(&self) -> Vec<Vcpu> {
         let threads = self.running.as_ref().map(|running| running.threads.tids());
-        self.vcpus.list(threads.unwrap_or_default())
+        self.vcpus.list(&threads.unwrap_or_default())
     }
 
     fn memory(&self) -> u64 {

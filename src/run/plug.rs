@@ -123,16 +123,10 @@ impl Host {
             return Err(QmpError::generic(format!("Duplicate device ID '{id}'")));
         }
         if driver.ends_with(vcpus::TYPES) {
-            return self.plug_vcpu(driver, id, properties);
+            self.plug_vcpu(driver, id.clone(), &properties)?;
+        } else {
+            self.plug_device(driver, properties.clone(), fds)?;
         }
-        properties.insert("driver".into(), driver.into());
-        let device = hotplug::device(&json(properties.clone()), &self.config);
-        match device.map_err(|e| because(&e))? {
-            HotDevice::Disk(disk) => self.plug_disk(*disk, fds)?,
-            HotDevice::Nic(nic) => self.plug_nic(&nic)?,
-            HotDevice::Unseen => {}
-        }
-        properties.remove("driver");
         properties.remove("id");
         self.config.devices.push(DeviceRecord {
             id,
@@ -140,6 +134,21 @@ impl Host {
             properties,
         });
         Ok(())
+    }
+
+    fn plug_device(
+        &mut self,
+        driver: &str,
+        mut properties: Properties,
+        fds: &mut dyn FdSource,
+    ) -> Answer {
+        properties.insert("driver".into(), driver.into());
+        let device = hotplug::device(&json(properties), &self.config);
+        match device.map_err(|e| because(&e))? {
+            HotDevice::Disk(disk) => self.plug_disk(*disk, fds),
+            HotDevice::Nic(nic) => self.plug_nic(&nic),
+            HotDevice::Unseen => Ok(()),
+        }
     }
 
     fn plug_disk(&mut self, config: DiskConfig, fds: &mut dyn FdSource) -> Answer {

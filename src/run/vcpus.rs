@@ -11,7 +11,7 @@ use xenner_emu_abi::layout::DOMID;
 
 use super::life::Host;
 use super::plug::because;
-use crate::config::{DeviceRecord, VcpuConfig};
+use crate::config::VcpuConfig;
 use crate::qmp::control::{Answer, Properties, VCPU_TYPE, Vcpu};
 use crate::qmp::events::DeviceDeleted;
 use crate::qmp::{Event, QmpError};
@@ -227,21 +227,13 @@ impl Host {
         &mut self,
         driver: &str,
         id: Option<String>,
-        mut properties: Properties,
+        properties: &Properties,
     ) -> Answer {
         if driver != VCPU_TYPE {
             return Err(because(&VcpuError::Type(driver.to_owned())));
         }
-        let number = self.vcpus.plug(id.clone(), &properties);
-        let number = number.map_err(|e| because(&e))?;
-        self.offer_vcpu(number, true)?;
-        properties.remove("id");
-        self.config.devices.push(DeviceRecord {
-            id,
-            driver: driver.to_owned(),
-            properties,
-        });
-        Ok(())
+        let number = self.vcpus.plug(id, properties);
+        self.offer_vcpu(number.map_err(|e| because(&e))?, true)
     }
 
     /// `device_del` of one: the guest is asked to do without it. A guest that does not answer keeps
