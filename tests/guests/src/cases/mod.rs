@@ -7,6 +7,7 @@ mod events;
 mod fpu;
 mod grants;
 mod hypercalls;
+mod life;
 mod pagetables;
 mod privileged;
 mod ptwr;
@@ -39,6 +40,7 @@ const FAMILIES: &[&[Test]] = &[
     smp::TESTS,
     disk::TESTS,
     counts::TESTS,
+    life::TESTS,
 ];
 
 /// Every test.

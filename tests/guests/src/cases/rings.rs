@@ -71,11 +71,18 @@ fn ask(
     c.ask(kind, tx, parts).map_err(lost)
 }
 
-fn lost(e: StoreError) -> Verdict {
+/// A store that does not answer, as a test's result.
+pub fn lost(e: StoreError) -> Verdict {
     failed(format_args!("xenstore: {e:?}"))
 }
 
-fn ok(c: &mut Client, kind: u32, tx: u32, parts: &[&[u8]]) -> core::result::Result<Body, Verdict> {
+/// The body of an answer that has to be none of an error.
+pub fn ok(
+    c: &mut Client,
+    kind: u32,
+    tx: u32,
+    parts: &[&[u8]],
+) -> core::result::Result<Body, Verdict> {
     let a = ask(c, kind, tx, parts)?;
     if a.kind == XS_ERROR {
         return Err(failed(format_args!(

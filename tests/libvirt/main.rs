@@ -1,0 +1,101 @@
+//! Domains under Debian's libvirt: what its users type into virsh, against
+//! guests that run.
+
+mod debian;
+mod guest;
+mod life;
+mod rows;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Failed, Trial};
+use support::libvirt::{self, EMULATOR, Libvirt, Owner, in_namespaces, processes};
+use support::{PATIENCE, asset, trial_unless};
+
+use guest::{boot, linux, shut_down};
+
+/// The probe of the emulator takes no longer, the least of some.
+const PROBE: Duration = Duration::from_millis(200);
+
+/// What is done with libvirt.
+type Story = fn() -> Result<(), Failed>;
+
+fn main() -> ExitCode {
+    if let Some(code) = in_namespaces() {
+        return code;
+    }
+    let stories: [(&str, Story); 8] = [
+        ("probe", probe),
+        ("rows", rows::rows),
+        ("restarts", life::restarts),
+        ("crash", life::crash),
+        ("rounds", life::rounds),
+        ("session", session),
+        ("virt-install", debian::virt_install),
+        ("example", debian::example),
+    ];
+    support::main(stories.map(|(name, run)| libvirt_test(name, run)).into())
+}
+
+fn libvirt_test(name: &str, run: Story) -> Trial {
+    let mut files: Vec<_> = ["kernel-6.1", "initramfs-devices", "pvtest"]
+        .map(asset)
+        .into();
+    match name {
+        "example" => files.extend(["debian.img", "grub"].map(support::image)),
+        "virt-install" => files.push("/usr/bin/virt-install".into()),
+        _ => {}
+    }
+    let missing = libvirt::missing().or_else(|| support::missing(&files));
+    trial_unless(missing, name.to_owned(), run)
+}
+
+/// The questions about an emulator that libvirt does not know yet: how long the
+/// process lives that answers them.
+fn probe() -> Result<(), Failed> {
+    let libvirt = Libvirt::start(Owner::System)?;
+    let mut least = Duration::MAX;
+    for n in 0..5 {
+        // It is known by its path.
+        let name = format!("xenner-{n}");
+        let emulator = format!("/usr/local/bin/{name}");
+        std::fs::copy(EMULATOR, &emulator)?;
+        let words = ["domcapabilities", "--emulatorbin", &emulator];
+        let mut client = libvirt.client(&words).stdout(Stdio::null()).spawn()?;
+        let there = || !processes(&name).is_empty();
+        let mut before = Instant::now();
+        while !there() {
+            before = Instant::now();
+            if client.try_wait()?.is_some() {
+                return Err("no process was seen".into());
+            }
+        }
+        while there() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let lived = before.elapsed();
+        client.wait()?;
+        let machine = "<machine>pc-i440fx-xenner</machine>";
+        libvirt.says(&words.join(" "), &[machine, "<domain>kvm</domain>"])?;
+        least = least.min(lived);
+    }
+    eprintln!("the probe takes {least:?}");
+    if least > PROBE {
+        return Err(format!("the probe takes {least:?}").into());
+    }
+    libvirt.is_clean("guest")
+}
+
+/// A user without rights.
+fn session() -> Result<(), Failed> {
+    let libvirt = Libvirt::start(Owner::Session)?;
+    let mut console = boot(&libvirt, &linux(""))?;
+    libvirt.says("dominfo guest", &["State: running"])?;
+    libvirt.virsh("suspend guest")?;
+    libvirt.virsh("resume guest")?;
+    console.says("echo there", "there", PATIENCE)?;
+    shut_down(&libvirt, &mut console)
+}
