@@ -109,6 +109,10 @@ impl Channel for BackendChannel {
         // an empty counter means that another turn has seen the event
         let _ = self.event.read();
     }
+
+    fn is_masked(&self) -> bool {
+        self.events.is_masked(self.port)
+    }
 }
 
 impl AsFd for BackendChannel {
@@ -301,6 +305,13 @@ impl EventChannels {
         }
         vm.interrupt(vcpu, VECTOR_EVENT)?;
         Ok(())
+    }
+
+    /// Whether the guest has masked a port.
+    fn is_masked(&self, port: u32) -> bool {
+        let Shared { memory, map, .. } = &*self.shared;
+        let word = memory.load(map.shared_info + MASK + u64::from(port / 64) * 8);
+        word.map_or(true, |word| word >> (port % 64) & 1 == 1)
     }
 
     /// Writes the emulator's copy of a port.

@@ -242,7 +242,7 @@ pub fn publish_device(store: &StoreHandle, nodes: &DeviceNodes) -> Result<(), St
             remove_if_present(transaction, stale)?;
         }
         let readable = vec![Perm::none(0), Perm::read(domid)];
-        let back = Writer::new(transaction, nodes.backend.clone(), readable)?;
+        let back = Writer::new(transaction, nodes.backend.clone(), readable.clone())?;
         for (key, value) in &nodes.backend_keys {
             back.put(key, value)?;
         }
@@ -250,6 +250,9 @@ pub fn publish_device(store: &StoreHandle, nodes: &DeviceNodes) -> Result<(), St
         let front = Writer::new(transaction, nodes.frontend.clone(), own)?;
         for (key, value) in &nodes.frontend_keys {
             front.put(key, value)?;
+        }
+        for (key, value) in &nodes.frontend_labels {
+            front.put_with(key, value, &readable)?;
         }
         Ok(())
     })

@@ -52,6 +52,10 @@ pub trait Notify: Send {
 pub trait Channel: Notify + AsFd + Sync + Debug {
     /// Takes note of the events sent so far: the descriptor is not readable until the next one.
     fn clear(&self);
+
+    /// Whether the domain has masked its port: events for it wait until it does not want them masked
+    /// any more. True, too, where that cannot be told.
+    fn is_masked(&self) -> bool;
 }
 
 /// Why an event channel cannot be bound.
@@ -102,6 +106,8 @@ pub struct DeviceNodes {
     pub frontend: String,
     /// Its nodes, relative to the directory.
     pub frontend_keys: Vec<(String, String)>,
+    /// More of its nodes, which the domain may only read: a tool in domain 0 believes them.
+    pub frontend_labels: Vec<(String, String)>,
     /// The backend's directory: `/local/domain/0/backend/<class>/<domid>/<id>`. With all that is in
     /// it, domain 0's own and readable by the domain.
     pub backend: String,

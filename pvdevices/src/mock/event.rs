@@ -21,6 +21,7 @@ struct Ends {
     /// Events that the backend sent.
     sent: AtomicU64,
     bound: AtomicBool,
+    masked: AtomicBool,
 }
 
 /// The ports of a domain.
@@ -43,6 +44,7 @@ impl Ports {
             to_frontend: Bell::new().expect("an eventfd"),
             sent: AtomicU64::new(0),
             bound: AtomicBool::new(false),
+            masked: AtomicBool::new(false),
         });
         ports.insert(port, ends.clone());
         MockPort {
@@ -87,6 +89,11 @@ impl MockPort {
     /// Sends the backend an event (`EVTCHNOP_send`).
     pub fn send(&self) {
         self.ends.to_backend.ring();
+    }
+
+    /// Masks the port, or takes the mask away; a new port has none.
+    pub fn mask(&self, masked: bool) {
+        self.ends.masked.store(masked, Ordering::Release);
     }
 
     /// Waits for an event of the backend and takes note of it; false if there is none in time.
@@ -137,6 +144,10 @@ impl Notify for MockChannel {
 impl Channel for MockChannel {
     fn clear(&self) {
         self.0.to_backend.silence();
+    }
+
+    fn is_masked(&self) -> bool {
+        self.0.masked.load(Ordering::Acquire)
     }
 }
 

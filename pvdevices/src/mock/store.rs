@@ -182,6 +182,9 @@ impl Store for MockStore {
                 tree.write(&format!("{path}/{key}"), value);
             }
         }
+        for (key, value) in &nodes.frontend_labels {
+            tree.write(&format!("{}/{key}", nodes.frontend), value);
+        }
         self.changed.notify_all();
         Ok(())
     }

@@ -73,6 +73,7 @@ impl Machine {
             domid,
             frontend: machine.frontend.clone(),
             frontend_keys: machine.frontend_keys(bus.frontend),
+            frontend_labels: machine.device.labels(),
             backend: machine.backend.clone(),
             backend_keys: machine.backend_keys(domid),
         })?;

@@ -24,6 +24,12 @@ pub trait Device: Send + Debug {
     /// limits. Written anew each time the device waits for a frontend.
     fn offer(&self) -> Keys;
 
+    /// Nodes of the frontend's directory that the domain may read and not change: what a tool in
+    /// domain 0 looks for there. Written once for each domain.
+    fn labels(&self) -> Keys {
+        Keys::new()
+    }
+
     /// Connects to a frontend that has written its nodes: reads them, maps the rings, starts the
     /// threads that serve them. The nodes returned are written together with the state Connected.
     ///
