@@ -31,6 +31,18 @@ pub struct ConsoleState {
     pub end: ChardevState,
 }
 
+/// Bytes that a console has moved, over all its domains.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// From the domain to the user.
+    pub to_user: u64,
+    /// From the user to the domain.
+    pub to_domain: u64,
+}
+
+/// Violations that are told in the log; a domain that connects again could make them without end.
+const TOLD_VIOLATIONS: u32 = 10;
+
 /// A console ring, its character device, and the hypervisor console beside it.
 #[derive(Debug)]
 pub struct ConsoleBackend {
@@ -39,6 +51,8 @@ pub struct ConsoleBackend {
     debug: VecDeque<u8>,
     debug_lost: u64,
     debug_last: u8,
+    traffic: Traffic,
+    violations: u32,
 }
 
 impl ConsoleBackend {
@@ -50,6 +64,8 @@ impl ConsoleBackend {
             debug: VecDeque::new(),
             debug_lost: 0,
             debug_last: 0,
+            traffic: Traffic::default(),
+            violations: 0,
         }
     }
 
@@ -77,6 +93,23 @@ impl ConsoleBackend {
     /// The character device, for the monitor's commands on it.
     pub fn end_mut(&mut self) -> &mut Chardev {
         &mut self.end
+    }
+
+    /// Whether a violation of the protocol has closed the ring.
+    pub fn is_closed(&self) -> bool {
+        self.ring.as_ref().is_some_and(ConsoleRing::is_closed)
+    }
+
+    /// Whether the domain has not taken all input that is in its ring.
+    pub fn has_unread_input(&self) -> bool {
+        self.ring
+            .as_ref()
+            .is_some_and(ConsoleRing::has_unread_input)
+    }
+
+    /// What it has moved.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
     }
 
     /// The descriptor is readable: something happened on the user's side.
@@ -118,7 +151,7 @@ impl ConsoleBackend {
     /// Copies the state of a domain that does not run.
     pub fn save(&self) -> ConsoleState {
         ConsoleState {
-            closed: self.ring.as_ref().is_some_and(ConsoleRing::is_closed),
+            closed: self.is_closed(),
             debug: self.debug.iter().copied().collect(),
             end: self.end.save(),
         }
@@ -162,6 +195,8 @@ impl ConsoleBackend {
         };
         match ring.pump(&mut self.end) {
             Ok(pumped) => {
+                self.traffic.to_user += pumped.to_user as u64;
+                self.traffic.to_domain += pumped.to_domain as u64;
                 self.end.set_wants_input(pumped.wants_input);
                 if pumped.more {
                     self.end.kick();
@@ -169,7 +204,16 @@ impl ConsoleBackend {
                 stalled || pumped.stalled || pumped.more
             }
             Err(violation) => {
-                log::warn!(target: "console", "The domain's console is closed: {violation}");
+                self.violations = self.violations.saturating_add(1);
+                let level = match self.violations {
+                    ..=TOLD_VIOLATIONS => log::Level::Warn,
+                    _ => log::Level::Debug,
+                };
+                let id = self.end.id();
+                log::log!(
+                    target: "console", level,
+                    "The domain's console on {id} is closed: {violation}"
+                );
                 self.end
                     .say("\r\nxenner: console closed, the domain broke the ring's protocol\r\n");
                 self.end.set_wants_input(false);

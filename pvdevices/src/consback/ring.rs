@@ -110,6 +110,11 @@ impl ConsoleRing {
         self.closed
     }
 
+    /// Whether the domain has not taken all that was given to it.
+    pub fn has_unread_input(&self) -> bool {
+        !self.closed && self.page.load_u32(IN_CONS) != self.in_prod
+    }
+
     /// Moves what there is and what fits, both ways, and sends one event if anything moved.
     ///
     /// The first violation closes the ring: the domain is told, and from then on nothing is moved.

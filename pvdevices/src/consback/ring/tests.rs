@@ -48,9 +48,9 @@ impl Notify for Events {
 }
 
 /// The domain's side of the ring.
-pub(crate) struct Frontend(pub(crate) Arc<TestPage>);
+pub(crate) struct Frontend<P = Arc<TestPage>>(pub(crate) P);
 
-impl Frontend {
+impl<P: SharedPage> Frontend<P> {
     /// Writes what fits, as a frontend does.
     pub(crate) fn print(&self, data: &[u8]) -> usize {
         let (cons, prod) = (self.0.load_u32(OUT_CONS), self.0.load_u32(OUT_PROD));
@@ -76,7 +76,14 @@ impl Frontend {
         data
     }
 
-    fn connection(&self) -> u8 {
+    /// Makes the backend's next look find more output than the ring holds.
+    pub(crate) fn overrun(&self) {
+        let cons = self.0.load_u32(OUT_CONS);
+        let beyond = cons.wrapping_add(XENCONS_OUT_SIZE as u32 + 1);
+        self.0.store_u32(OUT_PROD, beyond);
+    }
+
+    pub(crate) fn connection(&self) -> u8 {
         let mut flag = [0];
         self.0.read(CONNECTION, &mut flag);
         flag[0]
