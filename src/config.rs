@@ -34,8 +34,11 @@ pub const MIN_MEMORY: u64 = 32 * MIB;
 pub const MAX_MEMORY: u64 = 512 << 30;
 /// The most vcpus of a domain.
 pub const MAX_VCPUS: u32 = 128;
-/// The most PV consoles of a domain.
-pub const MAX_CONSOLES: usize = 1;
+/// The most PV consoles of a domain, channels included: Linux's hvc_xen takes the last digit of a
+/// console's number for the whole, so that it cannot tell number 10 from the first.
+pub const MAX_CONSOLES: usize = 10;
+/// The most bytes of a channel's name.
+pub const MAX_CHANNEL_NAME: usize = 255;
 /// The most bytes of a guest's command line: `MAX_GUEST_CMDLINE` of Xen's
 /// `xen.h`, which counts the terminating zero.
 pub const MAX_APPEND: usize = 1023;
@@ -73,6 +76,8 @@ pub struct VmConfig {
     pub chardevs: Vec<ChardevConfig>,
     /// PV consoles in order: the first is the guest's hvc0.
     pub consoles: Vec<ConsoleConfig>,
+    /// Channels in order; their numbers follow those of the consoles.
+    pub channels: Vec<ChannelConfig>,
     /// `-add-fd`: descriptors that file names of `/dev/fdset/N` lead to.
     pub fd_sets: Vec<PassedFd>,
     /// `-blockdev` and the images of `-drive`, in the order in which they are opened.
@@ -132,6 +137,7 @@ impl Default for VmConfig {
             rtc: RtcBase::default(),
             chardevs: Vec::new(),
             consoles: Vec::new(),
+            channels: Vec::new(),
             fd_sets: Vec::new(),
             block_nodes: Vec::new(),
             disks: Vec::new(),
@@ -241,6 +247,17 @@ impl Default for VcpuConfig {
 pub struct ConsoleConfig {
     /// The `id` of the character device at its host end.
     pub chardev: String,
+}
+
+/// A channel: a PV console with a name, and never the guest's hvc0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelConfig {
+    /// The `id` of the character device at its host end.
+    pub chardev: String,
+    /// By what the guest finds it, at most [`MAX_CHANNEL_NAME`] bytes.
+    pub name: String,
+    /// The device's id, if it has one.
+    pub id: Option<String>,
 }
 
 /// A device as it was given, for whoever asks what it was given.

@@ -21,10 +21,10 @@ pub(super) struct ConsoleOptions {
     #[arg(long)]
     nographic: bool,
 
-    /// Puts the console there: stdio, mon:stdio (with the keys of Ctrl-a),
-    /// pty, file:PATH, pipe:PATH, unix:PATH[,server=on][,wait=off],
-    /// tcp:HOST:PORT[,server=on][,wait=off], chardev:ID, null, or none for no
-    /// console.
+    /// Puts a console there, the first time hvc0, then hvc1 and so on: stdio,
+    /// mon:stdio (with the keys of Ctrl-a), pty, file:PATH, pipe:PATH,
+    /// unix:PATH[,server=on][,wait=off], tcp:HOST:PORT[,server=on][,wait=off],
+    /// chardev:ID, null, or none for no console.
     #[arg(long, value_name = "END")]
     serial: Vec<OsString>,
 

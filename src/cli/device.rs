@@ -1,6 +1,6 @@
 //! `-device`: which of QEMU's devices a PV domain can be given.
 //!
-//! One table says of every driver name whether it is a PV console, whether the
+//! One table says of every driver name whether it is a PV console or a channel, whether the
 //! guest can do without it, or whether this version has to refuse it.
 
 use std::ffi::OsString;
@@ -12,15 +12,14 @@ use super::error::CliError;
 use super::keyval::{KeyVals, KeyvalError, parse_bool};
 use super::suggest::nearest;
 use super::{Listing, asks_help, netdev, text};
-use crate::config::{ConsoleConfig, DeviceRecord, DiskKind, VmConfig};
+use crate::config::{ChannelConfig, ConsoleConfig, DeviceRecord, DiskKind, VmConfig};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Device options")]
 pub(super) struct DeviceOptions {
     /// Adds a device ('-device help' lists those there are). A serial port
-    /// becomes the PV console, a disk a paravirtual
-    /// one; what the guest can do without is taken and
-    /// left out.
+    /// becomes a PV console, a virtserialport a channel, a disk a paravirtual
+    /// one; what the guest can do without is taken and left out.
     #[arg(
         long,
         value_name = "DRIVER[,prop=value...]|{\"driver\":\"DRIVER\",...}"
@@ -33,6 +32,8 @@ pub(super) struct DeviceOptions {
 enum Fate {
     /// A PV console on its `chardev`.
     Console,
+    /// A PV console with a name, on its `chardev`; without one, left out.
+    Channel,
     /// A paravirtual disk on its `drive`; see `disk`.
     Disk(DiskKind),
     /// A vif on its `netdev`; see `netdev`.
@@ -141,7 +142,7 @@ const DEVICES: [(&str, Fate); 91] = [
     ("virtio-serial-pci", Fate::LeftOut),
     ("virtio-tablet-pci", Fate::LeftOut),
     ("virtio-vga", DISPLAY),
-    ("virtserialport", Fate::LeftOut),
+    ("virtserialport", Fate::Channel),
     ("vmxnet3", NIC),
     ("xen-cdrom", CDROM),
     ("xen-console", Fate::Console),
@@ -149,7 +150,7 @@ const DEVICES: [(&str, Fate); 91] = [
     ("xen-net-device", NIC),
 ];
 
-/// Properties of the devices that become a PV console, beside `chardev`.
+/// Properties of the devices that become a PV console or a channel, beside `chardev`.
 const CONSOLE_PROPS: [&str; 12] = [
     "addr",
     "bus",
@@ -168,7 +169,8 @@ const CONSOLE_PROPS: [&str; 12] = [
 impl DeviceOptions {
     pub(super) fn listing(&self) -> Option<Listing> {
         let row = |(name, fate): &(&'static str, Fate)| match fate {
-            Fate::Console => Some((*name, "the PV console: chardev=ID")),
+            Fate::Console => Some((*name, "a PV console: chardev=ID")),
+            Fate::Channel => Some((*name, "a channel: chardev=ID[,name=NAME]")),
             Fate::Disk(DiskKind::Disk) => Some((*name, "a paravirtual disk: drive=ID[,vdev=xvda]")),
             Fate::Disk(DiskKind::Cdrom) => Some((*name, "a paravirtual CD-ROM: [drive=ID]")),
             Fate::Nic => Some((*name, "a network device: netdev=ID[,mac=ADDRESS]")),
@@ -195,6 +197,10 @@ impl DeviceOptions {
                     let console = console(keys).map_err(CliError::in_value("device"))?;
                     config.consoles.push(console);
                 }
+                Fate::Channel => match channel(keys).map_err(CliError::in_value("device"))? {
+                    Some(channel) => config.channels.push(channel),
+                    None => config.notes.push(unseen(&driver)),
+                },
                 // These are read together with the drives.
                 Fate::Disk(_) => {}
                 Fate::Nic => {
@@ -202,11 +208,7 @@ impl DeviceOptions {
                     let nic = nic.map_err(CliError::in_value("device"))?;
                     config.nics.push(nic);
                 }
-                Fate::LeftOut => {
-                    config
-                        .notes
-                        .push(format!("-device: the guest does not see {driver}"));
-                }
+                Fate::LeftOut => config.notes.push(unseen(&driver)),
                 Fate::Refused(what) => {
                     return Err(CliError::UnsupportedValue {
                         option: "device",
@@ -218,6 +220,10 @@ impl DeviceOptions {
         }
         Ok(())
     }
+}
+
+fn unseen(driver: &str) -> String {
+    format!("-device: the guest does not see {driver}")
 }
 
 /// The device as the monitor shows it. The types of values are those of the JSON form; in the
@@ -245,6 +251,15 @@ fn guessed(text: String) -> Value {
     }
 }
 
+/// Whether a device is a PV console or a channel.
+pub(super) fn is_console(driver: &str, has_chardev: bool) -> bool {
+    match fate(driver) {
+        Ok(Fate::Console) => true,
+        Ok(Fate::Channel) => has_chardev,
+        _ => false,
+    }
+}
+
 /// What a driver is if it is a disk.
 pub(super) fn disk_kind(driver: &str) -> Option<DiskKind> {
     match DEVICES.iter().find(|(known, _)| *known == driver) {
@@ -265,10 +280,11 @@ pub(super) fn is_nic(driver: &str) -> bool {
     DEVICES.contains(&(driver, Fate::Nic))
 }
 
-/// Whether a driver is one that the guest can do without.
-pub(super) fn may_be_unseen(driver: &str) -> Result<(), CliError> {
+/// Whether a device is one that the guest can do without.
+pub(super) fn may_be_unseen(driver: &str, has_chardev: bool) -> Result<(), CliError> {
     let what = match fate(driver)? {
         Fate::LeftOut => return Ok(()),
+        Fate::Channel if !has_chardev => return Ok(()),
         Fate::Refused(what) => what,
         _ => "Plugging such a device in at run time is",
     };
@@ -299,4 +315,18 @@ fn console(mut keys: KeyVals) -> Result<ConsoleConfig, KeyvalError> {
     keys.accept(&CONSOLE_PROPS);
     keys.finish()?;
     Ok(ConsoleConfig { chardev })
+}
+
+/// Nothing if it is on no character device.
+fn channel(mut keys: KeyVals) -> Result<Option<ChannelConfig>, KeyvalError> {
+    let Some(chardev) = keys.take_text("chardev")? else {
+        return Ok(None);
+    };
+    let (id, name) = (keys.take_text("id")?, keys.take_text("name")?);
+    keys.accept(&CONSOLE_PROPS);
+    keys.finish()?;
+    let name = name
+        .or_else(|| id.clone())
+        .unwrap_or_else(|| chardev.clone());
+    Ok(Some(ChannelConfig { chardev, name, id }))
 }

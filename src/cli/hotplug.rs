@@ -7,7 +7,7 @@ use xenner_pvdevices::image::config::NodeConfig;
 use super::error::CliError;
 use super::keyval::KeyVals;
 use super::{disk, netdev};
-use crate::config::{DiskConfig, NetdevConfig, NicConfig, VmConfig};
+use crate::config::{DeviceRecord, DiskConfig, NetdevConfig, NicConfig, VmConfig};
 
 /// A device that can be plugged in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,12 @@ pub fn device(json: &str, config: &VmConfig) -> Result<HotDevice, CliError> {
         let nic = netdev::device(&driver, keys, config).map_err(&in_value)?;
         return Ok(HotDevice::Nic(nic));
     }
-    super::device::may_be_unseen(&driver)?;
+    let has_chardev = keys.take_text("chardev").map_err(&in_value)?.is_some();
+    super::device::may_be_unseen(&driver, has_chardev)?;
     Ok(HotDevice::Unseen)
+}
+
+/// Whether a device is a PV console or a channel, which stay for the life of the process.
+pub fn is_console(device: &DeviceRecord) -> bool {
+    super::device::is_console(&device.driver, device.properties.contains_key("chardev"))
 }

@@ -193,14 +193,52 @@ fn consoles() {
         shared.starts_with("-serial: Character device 'a' is in use already"),
         "{shared}"
     );
-    let many = fault(|config| {
-        config.chardevs = vec![stdio("a"), ChardevConfig::new("b", ChardevBackend::Null)];
-        config.consoles = vec![console("a"), console("b")];
+    let channel = |id: &str| ChannelConfig {
+        chardev: id.into(),
+        name: "org.xenner.test".into(),
+        id: None,
+    };
+    let missing = fault(|config| config.channels = vec![channel("a")]);
+    assert_eq!(
+        missing,
+        "-device: No character device has the id 'a'; add -chardev ...,id=a"
+    );
+    let shared = fault(|config| {
+        config.chardevs = vec![stdio("a")];
+        config.consoles = vec![console("a")];
+        config.channels = vec![channel("a")];
     });
     assert!(
-        many.starts_with("-serial: 2 consoles are asked for"),
-        "{many}"
+        shared.starts_with("-device: Character device 'a' is in use already"),
+        "{shared}"
     );
+    let null = |n: usize| ChardevConfig::new(format!("c{n}"), ChardevBackend::Null);
+    let full = |consoles: usize, channels: usize| {
+        let mut config = bootable();
+        config.chardevs = (0..consoles + channels).map(null).collect();
+        let ids = |range: std::ops::Range<usize>| range.map(|n| format!("c{n}"));
+        config.consoles = ids(0..consoles).map(|id| console(&id)).collect();
+        let channels = ids(consoles..consoles + channels);
+        config.channels = channels.map(|id| channel(&id)).collect();
+        config.validate()
+    };
+    assert_eq!(full(MAX_CONSOLES, 0), Ok(()));
+    assert_eq!(full(2, MAX_CONSOLES - 2), Ok(()));
+    // Number 0 is no channel's.
+    for (consoles, channels) in [(MAX_CONSOLES, 1), (0, MAX_CONSOLES)] {
+        let many = ConfigError::Consoles(MAX_CONSOLES + 1);
+        assert_eq!(full(consoles, channels), Err(many));
+    }
+    for name in ["", "a\nb", &"x".repeat(MAX_CHANNEL_NAME + 1)] {
+        let bad = fault(|config| {
+            config.chardevs = vec![stdio("a")];
+            config.channels = vec![ChannelConfig {
+                name: name.into(),
+                ..channel("a")
+            }];
+        });
+        assert!(bad.starts_with("-device: The name of channel 'a'"), "{bad}");
+    }
     let hvlog = fault(|config| config.hvlog = HvLog::Chardev("x".into()));
     assert!(
         hvlog.starts_with("-xenner hvlog: No character device"),

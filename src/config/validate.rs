@@ -7,9 +7,8 @@ use thiserror::Error;
 use xenner_console::config::{ChardevBackend, ChardevConfig};
 
 use super::{
-    ConsoleConfig, DiskFault, HvLog, MAX_APPEND, MAX_CONSOLES, MAX_MEMORY, MAX_NAME, MAX_VCPUS,
-    MIB, MIN_MEMORY, Machine, MemoryConfig, MonitorConfig, NetError, PAGE_SIZE, VcpuConfig, Vdev,
-    VmConfig,
+    DiskFault, HvLog, MAX_APPEND, MAX_CHANNEL_NAME, MAX_CONSOLES, MAX_MEMORY, MAX_NAME, MAX_VCPUS,
+    MIB, MIN_MEMORY, Machine, MemoryConfig, NetError, PAGE_SIZE, VcpuConfig, Vdev, VmConfig,
 };
 
 /// Why a configuration describes no domain; the message names the option.
@@ -102,10 +101,16 @@ pub enum ConfigError {
     },
     /// More consoles than there can be.
     #[error(
-        "-serial: {0} consoles are asked for and this version has {MAX_CONSOLES}; \
-         write 'none' for the others"
+        "-serial: {0} consoles and channels are asked for, of which a guest can tell \
+         {MAX_CONSOLES} apart; leave some out"
     )]
     Consoles(usize),
+    /// A name that is not fit for the guest's store.
+    #[error(
+        "-device: The name of channel '{0}' is empty, longer than {MAX_CHANNEL_NAME} bytes, or \
+         holds a control character; choose another"
+    )]
+    ChannelName(String),
     /// A disk that cannot be.
     #[error("Disk {vdev}{}: {fault}", Named(.id.as_deref()))]
     Disk {
@@ -285,26 +290,30 @@ impl VmConfig {
 
     fn validate_consoles(&self) -> Result<(), ConfigError> {
         let mut used = HashSet::new();
-        for ConsoleConfig { chardev } in &self.consoles {
-            self.refer("serial", chardev)?;
+        let consoles = self.consoles.iter().map(|console| &console.chardev);
+        let channels = self.channels.iter().map(|channel| &channel.chardev);
+        let monitors = self.monitors.iter().map(|monitor| &monitor.chardev);
+        let users = consoles
+            .map(|chardev| ("serial", chardev))
+            .chain(channels.map(|chardev| ("device", chardev)))
+            .chain(monitors.map(|chardev| ("mon", chardev)));
+        for (option, chardev) in users {
+            self.refer(option, chardev)?;
             if !used.insert(chardev) {
-                return Err(ConfigError::ChardevInUse {
-                    option: "serial",
-                    id: chardev.clone(),
-                });
+                let id = chardev.clone();
+                return Err(ConfigError::ChardevInUse { option, id });
             }
         }
-        for MonitorConfig { chardev, .. } in &self.monitors {
-            self.refer("mon", chardev)?;
-            if !used.insert(chardev) {
-                return Err(ConfigError::ChardevInUse {
-                    option: "mon",
-                    id: chardev.clone(),
-                });
-            }
+        // the first is there whether it is asked for or not
+        let count = self.consoles.len().max(1) + self.channels.len();
+        if count > MAX_CONSOLES {
+            return Err(ConfigError::Consoles(count));
         }
-        if self.consoles.len() > MAX_CONSOLES {
-            return Err(ConfigError::Consoles(self.consoles.len()));
+        let bad = |name: &str| {
+            name.is_empty() || name.len() > MAX_CHANNEL_NAME || name.contains(char::is_control)
+        };
+        if let Some(channel) = self.channels.iter().find(|channel| bad(&channel.name)) {
+            return Err(ConfigError::ChannelName(channel.chardev.clone()));
         }
         if let HvLog::Chardev(id) = &self.hvlog {
             self.refer("xenner hvlog", id)?;

@@ -1,15 +1,16 @@
 //! What the monitor's commands do: [`Control`] for the process around the domain.
 
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 
 use log::warn;
 use xenner_console::FdSource;
 use xenner_emu_abi::layout::{DOMID, PAGE_SIZE};
+use xenner_pvdevices::consback::ConsoleBackend;
 use xenner_pvdevices::netback::Direction;
 
 use super::life::{Halt, Host};
 use super::nics::Nic;
-use super::{lock, report};
+use super::{consoles, lock, report};
 use crate::config::{PanicAction, RebootAction, ShutdownAction, Uuid};
 use crate::domain::Domain;
 use crate::qmp::control::{
@@ -39,6 +40,20 @@ impl Host {
     /// SHUTDOWN.
     pub(super) fn tell_shutdown(&self, guest: bool, reason: ShutdownCause) {
         self.tell(Event::Shutdown(LifeChange { guest, reason }));
+    }
+
+    fn console_rings(&self) -> Vec<RingStats> {
+        let consoles = (0..).zip(self.all_consoles());
+        consoles
+            .map(|(number, console)| consoles::ring(number, console))
+            .collect()
+    }
+
+    /// The console on a character device, as a monitor names it.
+    fn console_on(&self, chardev: &str) -> Answer<MutexGuard<'_, ConsoleBackend>> {
+        let mut consoles = self.all_consoles().map(|console| lock(console));
+        let console = consoles.find(|console| console.end().id() == chardev);
+        console.ok_or_else(|| QmpError::generic(format!("Device '{chardev}' not found")))
     }
 
     /// BALLOON_CHANGE, if the domain's memory is not what it was.
@@ -166,13 +181,10 @@ impl Control for Host {
     fn chardevs(&self) -> Vec<ChardevInfo> {
         let mut all = self.monitor_chardevs.list();
         if !self.config.consoles.is_empty() {
-            let console = lock(&self.console);
-            all.push(ChardevInfo {
-                label: console.end().id().to_owned(),
-                filename: console.end().filename(),
-                frontend_open: true,
-            });
+            all.push(consoles::info(&self.console, true));
         }
+        let others = self.consoles.iter();
+        all.extend(others.map(|console| consoles::info(&console.backend, console.used)));
         all
     }
 
@@ -210,22 +222,14 @@ impl Control for Host {
     }
 
     fn ringbuf_read(&mut self, chardev: &str, max: usize) -> Answer<Vec<u8>> {
-        let mut console = lock(&self.console);
-        let end = console.end_mut();
-        if end.id() != chardev {
-            return Err(QmpError::generic(format!("Device '{chardev}' not found")));
-        }
-        end.ringbuf_read(max)
-            .ok_or_else(|| QmpError::generic(format!("{chardev} is not a ringbuf device")))
+        let mut console = self.console_on(chardev)?;
+        let read = console.end_mut().ringbuf_read(max);
+        read.ok_or_else(|| QmpError::generic(format!("{chardev} is not a ringbuf device")))
     }
 
     fn ringbuf_write(&mut self, chardev: &str, data: &[u8]) -> Answer {
-        let mut console = lock(&self.console);
-        let end = console.end_mut();
-        if end.id() != chardev {
-            return Err(QmpError::generic(format!("Device '{chardev}' not found")));
-        }
-        match end.ringbuf_write(data) {
+        let mut console = self.console_on(chardev)?;
+        match console.end_mut().ringbuf_write(data) {
             true => Ok(()),
             false => Err(QmpError::generic(format!(
                 "{chardev} is not a ringbuf device"
@@ -340,7 +344,12 @@ impl Control for Host {
             .collect();
         Ok(DomainStats {
             vcpus,
-            rings: [self.disks.rings(), nic_rings(&self.nics)].concat(),
+            rings: [
+                self.disks.rings(),
+                nic_rings(&self.nics),
+                self.console_rings(),
+            ]
+            .concat(),
         })
     }
 

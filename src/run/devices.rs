@@ -12,7 +12,7 @@ use xenner_pvdevices::xenbus::{self, Bus, Device, DeviceThread, Keys};
 /// What a device is to the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// `vbd`, `vif`.
+    /// `vbd`, `vif`, `console`.
     pub class: &'static str,
     /// The number within its class.
     pub id: u32,

@@ -30,10 +30,17 @@ pub(super) enum Wish {
     },
     /// A device that was unplugged is gone.
     Gone {
-        /// `vbd`, `vif`.
+        /// `vbd`, `vif`, `console`.
         class: &'static str,
         /// Its number.
         id: u32,
+    },
+    /// The guest has opened a channel, or closed it.
+    Channel {
+        /// Its number among the consoles.
+        number: u32,
+        /// It is open.
+        used: bool,
     },
 }
 
@@ -83,7 +90,7 @@ impl MutEventSubscriber for Bell {
     }
 }
 
-/// The user's end of the console in the loop.
+/// The user's end of a console in the loop.
 pub(super) struct UserEnd {
     pub(super) console: Arc<Mutex<ConsoleBackend>>,
     pub(super) inbox: Inbox,
@@ -106,7 +113,7 @@ impl MutEventSubscriber for UserEnd {
     }
 }
 
-/// The guest's end of the console in the loop.
+/// The guest's end of the first console in the loop.
 pub(super) struct GuestConsole {
     pub(super) port: EventFd,
     pub(super) console: Arc<Mutex<ConsoleBackend>>,

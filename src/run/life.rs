@@ -16,6 +16,7 @@ use xenner_pvdevices::blkback::{ErrorAction, IoFault};
 use xenner_pvdevices::consback::ConsoleBackend;
 use xenner_pvdevices::netend::NetEnd;
 
+use super::consoles::Console;
 use super::daemon::Ready;
 use super::devices::Devices;
 use super::disks::Disks;
@@ -34,7 +35,7 @@ use crate::kvm::stats::{ExitLog, VcpuStatistics};
 use crate::kvm::vcpu::{VcpuThreads, Workers};
 use crate::loader::{self, KernelImage};
 use crate::qmp::control::{Properties, RunState};
-use crate::qmp::events::{GuestPanicked, LifeChange, PanicOutcome, ShutdownCause};
+use crate::qmp::events::{GuestPanicked, LifeChange, PanicOutcome, PortChange, ShutdownCause};
 use crate::qmp::{Event, EventSink, MonitorChardevs, Server};
 use crate::xenstore::{StoreHandle, XenstoreService};
 
@@ -89,7 +90,10 @@ fn event(what: std::fmt::Arguments<'_>) {
 pub(super) struct Parts {
     pub(super) config: VmConfig,
     pub(super) name: String,
+    /// The first console; without an end of its own if none is asked for.
     pub(super) console: Arc<Mutex<ConsoleBackend>>,
+    /// The consoles beside it, and the channels.
+    pub(super) consoles: Vec<Console>,
     pub(super) store: StoreHandle,
     pub(super) service: XenstoreService,
     pub(super) inbox: Inbox,
@@ -103,7 +107,10 @@ pub(super) struct Parts {
 pub(super) struct Host {
     pub(super) config: VmConfig,
     pub(super) name: String,
+    /// The first console; without an end of its own if none is asked for.
     pub(super) console: Arc<Mutex<ConsoleBackend>>,
+    /// The consoles beside it, and the channels.
+    pub(super) consoles: Vec<Console>,
     pub(super) store: StoreHandle,
     pub(super) service: Arc<Mutex<XenstoreService>>,
     pub(super) inbox: Inbox,
@@ -180,6 +187,7 @@ impl Host {
             config,
             name,
             console,
+            consoles,
             store,
             service,
             inbox,
@@ -196,11 +204,14 @@ impl Host {
             inbox: inbox.clone(),
         };
         events.add_subscriber(Arc::new(Mutex::new(signal_end)) as Subscriber);
-        let user = UserEnd {
-            console: console.clone(),
-            inbox: inbox.clone(),
-        };
-        events.add_subscriber(Arc::new(Mutex::new(user)) as Subscriber);
+        let others = consoles.iter().map(|console| &console.backend);
+        for console in std::iter::once(&console).chain(others) {
+            let user = UserEnd {
+                console: console.clone(),
+                inbox: inbox.clone(),
+            };
+            events.add_subscriber(Arc::new(Mutex::new(user)) as Subscriber);
+        }
         events.add_subscriber(Arc::new(Mutex::new(Bell(inbox.clone()))) as Subscriber);
         for subscriber in monitors.subscribers() {
             events.add_subscriber(subscriber);
@@ -211,6 +222,7 @@ impl Host {
             config,
             name,
             console,
+            consoles,
             store,
             service,
             inbox,
@@ -299,13 +311,13 @@ impl Host {
             }
             // the vcpus end here
             self.running = None;
+            self.finish_consoles();
             self.devices.stop();
             for id in per_life {
                 self.events
                     .remove_subscriber(id)
                     .map_err(|e| RunError::Loop(format!("{e:?}")))?;
             }
-            lock(&self.console).finish(PATIENCE);
             lock(&self.console).disconnect();
             lock(&self.service).detach_guest();
             if self.config.stats {
@@ -320,6 +332,21 @@ impl Host {
                 }
             }
         }
+    }
+
+    /// The vcpus have printed their last: waits for slow listeners, all of them together no longer
+    /// than for one.
+    fn finish_consoles(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        for console in self.all_consoles() {
+            lock(console).finish(deadline.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    /// The first console, the others, the channels.
+    pub(super) fn all_consoles(&self) -> impl Iterator<Item = &Arc<Mutex<ConsoleBackend>>> {
+        let others = self.consoles.iter().map(|console| &console.backend);
+        std::iter::once(&self.console).chain(others)
     }
 
     /// The main loop.
@@ -370,6 +397,23 @@ impl Host {
             Wish::Console(e) => debug!(target: "xenner::console", "{e:?}"),
             Wish::Disk { disk, fault } => self.disk_failed(disk, fault),
             Wish::Gone { class, id } => self.device_gone(class, *id),
+            Wish::Channel { number, used } => self.channel_used(*number, *used),
+        }
+    }
+
+    /// The guest has opened a channel, or closed it.
+    fn channel_used(&mut self, number: u32, used: bool) {
+        let mut consoles = self.consoles.iter_mut();
+        let Some(console) = consoles.find(|console| console.number == number) else {
+            return;
+        };
+        console.used = used;
+        let id = console
+            .channel
+            .as_ref()
+            .and_then(|channel| channel.id.clone());
+        if let Some(id) = id {
+            self.tell(Event::PortChange(PortChange { id, open: used }));
         }
     }
 
@@ -549,6 +593,7 @@ impl Host {
                     Wish::Signal(_) => self.quit_for(ShutdownCause::HostSignal),
                     Wish::Console(ChardevEvent::Quit) => self.quit_for(ShutdownCause::HostUi),
                     Wish::Gone { class, id } => self.device_gone(class, id),
+                    Wish::Channel { number, used } => self.channel_used(number, used),
                     _ => {}
                 }
             }

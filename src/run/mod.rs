@@ -2,6 +2,7 @@
 //! serves its devices in one event loop, rebuilds it when it reboots.
 
 mod block;
+mod consoles;
 mod control;
 mod daemon;
 mod devices;
@@ -27,7 +28,7 @@ use std::time::Instant;
 use log::info;
 use thiserror::Error;
 use xenner_console::config::{ChardevBackend, ChardevConfig};
-use xenner_console::{Chardev, ChardevError, ChardevOptions, FdSets, InheritedFds};
+use xenner_console::{ChardevError, FdSets, InheritedFds};
 use xenner_pvdevices::consback::ConsoleBackend;
 
 use self::daemon::Side;
@@ -173,9 +174,11 @@ fn serve(
     let inbox = Inbox::new().map_err(host("event descriptor"))?;
     let (disks, new_disks) = Disks::open(&config, &mut fds, &inbox)?;
     let (nics, new_nics) = nics::open(&config, &mut fds)?;
+    let (consoles, new_consoles) = consoles::open(&config, &mut fds, &inbox)?;
     let mut devices = Devices::default();
     devices.add_all(new_disks).map_err(host("device"))?;
     devices.add_all(new_nics).map_err(host("device"))?;
+    devices.add_all(new_consoles).map_err(host("device"))?;
     let monitors = monitors::open(&config, fds)?;
     let signals = EndSignals::block().map_err(host("signal descriptor"))?;
     let store = StoreHandle::new()?;
@@ -185,6 +188,7 @@ fn serve(
         config,
         name,
         console,
+        consoles,
         store,
         service,
         inbox,
@@ -215,7 +219,7 @@ fn open_pid_file(config: &VmConfig) -> Result<Option<PidFile>, RunError> {
     .transpose()
 }
 
-/// The console's character device, or one that swallows everything.
+/// The first console's character device, or one that swallows everything.
 fn open_console(
     config: &VmConfig,
     fds: &mut FdSets,
@@ -226,12 +230,7 @@ fn open_console(
         .first()
         .and_then(|c| config.chardev(&c.chardev))
         .unwrap_or(&nothing);
-    let options = ChardevOptions {
-        escape: config.escape_char,
-        ..Default::default()
-    };
-    let end = Chardev::open(chosen, options, fds)?;
-    Ok(Arc::new(Mutex::new(ConsoleBackend::new(end))))
+    Ok(consoles::open_end(chosen, config, fds)?)
 }
 
 /// The run directory with the xenstore socket and the link to the console. Where there can be
@@ -264,14 +263,8 @@ fn open_run_dir(
         service.listen(&dir.xenstore())?;
     }
     let filename = lock(console).end().filename();
-    let target = filename.strip_prefix("pty:").or_else(|| {
-        filename
-            .trim_start_matches("disconnected:")
-            .strip_prefix("unix:")
-    });
-    if let Some(target) = target {
-        let path = target.split(',').next().unwrap_or(target);
-        dir.link_console(std::path::Path::new(path))
+    if let Some(target) = consoles::reach(&filename) {
+        dir.link_console(std::path::Path::new(target.path()))
             .map_err(host("link to the console"))?;
     }
     Ok(Some(dir))

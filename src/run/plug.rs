@@ -10,6 +10,7 @@ use serde_json::Value;
 use xenner_console::FdSource;
 use xenner_pvdevices::netend;
 
+use super::consoles;
 use super::disks::Disk;
 use super::life::Host;
 use super::nics;
@@ -199,6 +200,11 @@ impl Host {
         if place.is_none() && !self.config.devices.iter().any(known) {
             return Err(QmpError::no_device(id));
         }
+        let stays = |device: &DeviceRecord| known(device) && hotplug::is_console(device);
+        if self.config.devices.iter().any(stays) {
+            let why = format!("Device '{id}' does not support hotplugging");
+            return Err(QmpError::generic(why));
+        }
         match place {
             Some((class, number)) if self.devices.unplug(class, number) => {}
             Some((class, number)) => self.device_gone(class, number),
@@ -229,6 +235,8 @@ impl Host {
         self.devices.forget(class, number);
         let id = match class {
             "vbd" => self.forget_disk(number),
+            // its user's end stays
+            consoles::CLASS => None,
             _ => {
                 let nic = self.nics.iter().position(|nic| nic.handle == number);
                 let nic = nic.map(|at| self.nics.remove(at).config);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use xenner::config::ChannelConfig;
 use xenner_console::config::{ChardevBackend, ChardevConfig, SocketAddress, SocketRole};
 
 use super::{config, console, end, fault, on_stdio};
@@ -227,6 +228,54 @@ fn faults_of_character_devices() {
 }
 
 #[test]
+fn several_consoles_and_channels() {
+    let ends = |args: &[&str]| {
+        let config = config(args);
+        let consoles = config.consoles.into_iter().map(|console| console.chardev);
+        (consoles.collect::<Vec<_>>(), config.channels)
+    };
+    let defined = ["-chardev", "pty,id=a", "-chardev", "pty,id=b"];
+    let (consoles, channels) = ends(
+        &[
+            &defined[..],
+            &["-device", "virtconsole,chardev=b,id=console1"],
+            &["-device", "isa-serial,chardev=a"],
+            &["-serial", "null", "-serial", "none", "-serial", "pty"],
+        ]
+        .concat(),
+    );
+    assert_eq!(consoles, ["serial0", "serial2", "b", "a"]);
+    assert_eq!(channels, []);
+    let json = r#"{"driver":"virtserialport","bus":"virtio-serial0.0","nr":1,"chardev":"a","id":"channel0","name":"org.qemu.guest_agent.0"}"#;
+    let bare = "virtserialport,chardev=b";
+    let (consoles, channels) = ends(
+        &[
+            &defined[..],
+            &["-nodefaults", "-device", json, "-device", bare],
+        ]
+        .concat(),
+    );
+    assert_eq!(consoles, [""; 0], "a channel is not the first console");
+    let channel = |chardev: &str, name: &str, id: Option<&str>| ChannelConfig {
+        chardev: chardev.into(),
+        name: name.into(),
+        id: id.map(str::to_owned),
+    };
+    let wanted = [
+        channel("a", "org.qemu.guest_agent.0", Some("channel0")),
+        channel("b", "b", None),
+    ];
+    assert_eq!(channels, wanted);
+    // Nobody could be at its other end.
+    let unused = config(&["-device", "virtserialport,name=x,id=y"]);
+    assert_eq!(unused.channels, []);
+    assert_eq!(
+        unused.notes,
+        ["-device: the guest does not see virtserialport"]
+    );
+}
+
+#[test]
 fn faults_of_the_console() {
     for (args, message) in [
         (
@@ -242,8 +291,39 @@ fn faults_of_the_console() {
             "-serial: No character device has the id 'x'; add -chardev ...,id=x",
         ),
         (
-            &["-serial", "pty", "-serial", "pty"],
-            "-serial: 2 consoles are asked for and this version has 1; write 'none' for the others",
+            &["-serial", "null"].repeat(11)[..],
+            "-serial: 11 consoles and channels are asked for, of which a guest can tell 10 apart; \
+             leave some out",
+        ),
+        (
+            &[
+                "-chardev",
+                "pty,id=c",
+                "-serial",
+                "chardev:c",
+                "-serial",
+                "chardev:c",
+            ],
+            "-serial: Character device 'c' is in use already; give it one of its own",
+        ),
+        (
+            &[
+                "-chardev",
+                "pty,id=c",
+                "-serial",
+                "chardev:c",
+                "-device",
+                "virtserialport,chardev=c",
+            ],
+            "-device: Character device 'c' is in use already; give it one of its own",
+        ),
+        (
+            &["-device", "virtserialport,chardev=c"],
+            "-device: No character device has the id 'c'; add -chardev ...,id=c",
+        ),
+        (
+            &["-device", "virtserialport,chardev=c,naem=x"],
+            "-device: Unknown key 'naem'; did you mean 'name'?",
         ),
         (
             &["-serial", "stdio", "-daemonize"],
