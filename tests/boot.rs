@@ -3,11 +3,15 @@
 
 mod support;
 
-use std::path::PathBuf;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
+use serde_json::json;
+use support::qmp::{self, Qmp};
 use support::session::{PROMPT, Session};
 use support::{KERNELS, PATIENCE, asset, guest_arguments, kernel, trial, xenner};
 
@@ -28,7 +32,11 @@ fn main() -> ExitCode {
             let name = format!("shell-{series}-smp{smp}");
             trials.push(guest_test(name, series, move || shell(series, smp)));
         }
-        let others: [(&str, OfSeries); 2] = [("reboot", reboot), ("vcpus", vcpus)];
+        let others: [(&str, OfSeries); 3] =
+            [("reboot", reboot), ("vcpus", vcpus), ("consoles", consoles)];
+        // A fault of Debian's 5.10, docs/console.md.
+        let lacks = |name: &str| name == "consoles" && series == "5.10";
+        let others = others.into_iter().filter(|(name, _)| !lacks(name));
         for (name, run) in others {
             let name = format!("{name}-{series}");
             trials.push(guest_test(name, series, move || run(series)));
@@ -228,6 +236,121 @@ fn vcpus(series: &str) -> Result<(), Failed> {
     }
     online(&mut session, "0")?;
     session.quiet_log(TROUBLE)?;
+    session.send("poweroff\r")?;
+    session.end_with(0, PATIENCE)
+}
+
+/// A user of a console or a channel that is on a unix socket.
+struct User(UnixStream);
+
+impl User {
+    fn connect(socket: &Path) -> Result<Self, Failed> {
+        let stream = qmp::connect(socket)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        Ok(Self(stream))
+    }
+
+    fn send(&mut self, text: &str) -> Result<(), Failed> {
+        Ok(self.0.write_all(text.as_bytes())?)
+    }
+
+    /// Everything up to `wanted`.
+    fn expect(&mut self, wanted: &str) -> Result<(), Failed> {
+        let (mut got, mut byte) = (Vec::new(), [0]);
+        while !got.ends_with(wanted.as_bytes()) {
+            if let Err(e) = self.0.read_exact(&mut byte) {
+                let got = String::from_utf8_lossy(&got);
+                return Err(format!("{got:?} came and no {wanted:?}: {e}").into());
+            }
+            got.push(byte[0]);
+        }
+        Ok(())
+    }
+}
+
+/// Whether the character device `label` is in use, as the monitor has it.
+fn in_use(monitor: &mut Qmp, label: &str) -> Result<Option<bool>, Failed> {
+    let ends = monitor.run("query-chardev", json!({}))?;
+    let mut ends = ends.as_array().into_iter().flatten();
+    let end = ends.find(|end| end["label"] == label);
+    Ok(end.and_then(|end| end["frontend-open"].as_bool()))
+}
+
+/// Waits until the channel is opened or closed, of which an event tells, too.
+fn channel_is(monitor: &mut Qmp, open: bool) -> Result<(), Failed> {
+    let wanted = json!({"id": "channel0", "open": open});
+    loop {
+        let event = monitor.event()?;
+        if event["event"] == "VSERPORT_CHANGE" && event["data"] == wanted {
+            break;
+        }
+    }
+    match in_use(monitor, "c2")? == Some(open) {
+        true => Ok(()),
+        false => Err(format!("the channel is not open: {open}").into()),
+    }
+}
+
+/// A second console and a channel, before and after a reboot of the guest.
+fn consoles(series: &str) -> Result<(), Failed> {
+    let store = Store::new()?;
+    let path = |name: &str| store.socket.with_file_name(name);
+    let server = |name: &str| format!("{},server=on,wait=off", path(name).display());
+    let chardev = format!("socket,id=c2,path={}", server("channel"));
+    let more = [
+        "-serial",
+        "mon:stdio",
+        "-serial",
+        &format!("unix:{}", server("second")),
+        "-chardev",
+        &chardev,
+        "-device",
+        r#"{"driver":"virtserialport","chardev":"c2","id":"channel0","name":"org.xenner.test"}"#,
+        "-qmp",
+        &format!("unix:{}", server("qmp")),
+        "-xenner",
+        &store.option(),
+    ];
+    let mut session = at_prompt(series, 1, &more)?;
+    let mut monitor = Qmp::connect(&path("qmp"))?;
+    let mut second = User::connect(&path("second"))?;
+    let mut channel = User::connect(&path("channel"))?;
+    for life in ["first", "second"] {
+        let devices = "ls /sys/bus/xen/devices";
+        let devices = session.shell(devices, ANSWER)?;
+        if !devices.contains("console-1") || !devices.contains("console-2") {
+            return Err(session.failure(&format!("there are {devices}")));
+        }
+        let name = "/local/domain/1/device/console/2/name";
+        let name = store.tool("xenstore-read", &[name])?;
+        if name.trim() != "org.xenner.test" {
+            return Err(format!("the channel's name is {name:?}").into());
+        }
+        session.shell(&format!("echo hello {life} > /dev/hvc1"), ANSWER)?;
+        second.expect(&format!("hello {life}\r\n"))?;
+        second.send("to the console\n")?;
+        session.says("head -n 1 /dev/hvc1", "to the console", ANSWER)?;
+        if in_use(&mut monitor, "serial1")? != Some(true)
+            || in_use(&mut monitor, "c2")? != Some(false)
+        {
+            return Err("the wrong ends are in use".into());
+        }
+        session.send("head -n 1 /dev/hvc2\r")?;
+        channel_is(&mut monitor, true)?;
+        channel.send("to the agent\n")?;
+        session.expect("to the agent\n", ANSWER)?;
+        session.expect(PROMPT, ANSWER)?;
+        channel_is(&mut monitor, false)?;
+        session.shell("echo from the agent > /dev/hvc2", ANSWER)?;
+        channel.expect("from the agent\r\n")?;
+        session.quiet_log(TROUBLE)?;
+        if life == "first" {
+            session.send("reboot\r")?;
+            session.expect("Linux version", PATIENCE)?;
+            session.expect(PROMPT, PATIENCE)?;
+            while monitor.event()?["event"] != "RESET" {}
+        }
+    }
     session.send("poweroff\r")?;
     session.end_with(0, PATIENCE)
 }

@@ -4,16 +4,12 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::{Child, ExitCode, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
-use support::{PATIENCE, asset, trial, xenner};
+use support::qmp::Qmp;
+use support::{asset, trial, xenner};
 
 fn main() -> ExitCode {
     let pvtest = [asset("pvtest")];
@@ -28,9 +24,7 @@ fn main() -> ExitCode {
 /// A domain that waits for `cont`, and its client.
 struct Domain {
     child: Child,
-    stream: UnixStream,
-    lines: BufReader<UnixStream>,
-    events: Vec<Value>,
+    qmp: Qmp,
     _dir: tempfile::TempDir,
 }
 
@@ -46,68 +40,32 @@ impl Domain {
     fn start(more: &[&str]) -> Result<Self, Failed> {
         let dir = tempfile::tempdir()?;
         let socket = dir.path().join("qmp");
-        let qmp = format!("unix:{},server=on,wait=off", socket.display());
+        let option = format!("unix:{},server=on,wait=off", socket.display());
         let child = xenner()
             .args(["-S", "-nodefaults", "-m", "64", "-append", "test=version"])
             .arg("-kernel")
             .arg(asset("pvtest"))
-            .args(["-qmp", &qmp])
+            .args(["-qmp", &option])
             .args(more)
             .stdin(Stdio::null())
             .spawn()?;
-        let stream = connect(&socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut domain = Self {
+        Ok(Self {
             child,
-            lines: BufReader::new(stream.try_clone()?),
-            stream,
-            events: Vec::new(),
+            qmp: Qmp::connect(&socket)?,
             _dir: dir,
-        };
-        domain.line()?;
-        domain.run("qmp_capabilities", json!({}))?;
-        Ok(domain)
+        })
     }
 
-    fn line(&mut self) -> Result<Value, Failed> {
-        let mut line = String::new();
-        if self.lines.read_line(&mut line)? == 0 {
-            return Err("the monitor is closed".into());
-        }
-        Ok(serde_json::from_str(&line)?)
-    }
-
-    /// The answer to a command; events on the way are kept.
     fn ask(&mut self, command: &str, arguments: Value) -> Result<Value, Failed> {
-        let request = json!({"execute": command, "arguments": arguments});
-        self.stream.write_all(format!("{request}\n").as_bytes())?;
-        loop {
-            let line = self.line()?;
-            if line.get("event").is_none() {
-                return Ok(line);
-            }
-            self.events.push(line);
-        }
+        self.qmp.ask(command, arguments)
     }
 
     fn run(&mut self, command: &str, arguments: Value) -> Result<Value, Failed> {
-        let mut answer = self.ask(command, arguments)?;
-        match answer.get_mut("return") {
-            Some(value) => Ok(value.take()),
-            None => Err(format!("{command}: {answer}").into()),
-        }
+        self.qmp.run(command, arguments)
     }
 
-    /// Waits for the next event, which has to be this one; gives its data.
     fn expect(&mut self, name: &str) -> Result<Value, Failed> {
-        let mut event = match self.events.is_empty() {
-            false => self.events.remove(0),
-            true => self.line()?,
-        };
-        if event["event"] != name {
-            return Err(format!("{name} was to come, not {event}").into());
-        }
-        Ok(event["data"].take())
+        self.qmp.expect(name)
     }
 
     fn state(&mut self) -> Result<String, Failed> {
@@ -118,17 +76,6 @@ impl Domain {
     fn ends_with(mut self, code: i32) -> Result<(), Failed> {
         let status = self.child.wait()?;
         same(status.code(), Some(code))
-    }
-}
-
-fn connect(socket: &Path) -> Result<UnixStream, Failed> {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match UnixStream::connect(socket) {
-            Ok(stream) => return Ok(stream),
-            Err(e) if Instant::now() > end => return Err(e.into()),
-            Err(_) => thread::sleep(Duration::from_millis(10)),
-        }
     }
 }
 

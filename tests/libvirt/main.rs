@@ -1,6 +1,7 @@
 //! Domains under Debian's libvirt: what its users type into virsh, against
 //! guests that run.
 
+mod consoles;
 mod debian;
 mod guest;
 mod life;
@@ -27,9 +28,10 @@ fn main() -> ExitCode {
     if let Some(code) = in_namespaces() {
         return code;
     }
-    let stories: [(&str, Story); 8] = [
+    let stories: [(&str, Story); 9] = [
         ("probe", probe),
         ("rows", rows::rows),
+        ("consoles", consoles::consoles),
         ("restarts", life::restarts),
         ("crash", life::crash),
         ("rounds", life::rounds),

@@ -10,6 +10,7 @@
 pub mod counters;
 pub mod disks;
 pub mod libvirt;
+pub mod qmp;
 pub mod session;
 
 use std::fs::OpenOptions;
