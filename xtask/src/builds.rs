@@ -48,13 +48,11 @@ pub fn xenner(ws: &Workspace) -> Result<PathBuf> {
     run(ws
         .cargo()
         .args(["build", "--release", "--locked", "--package", "xenner"]))?;
-    run(ws.cargo().args([
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        "xenner-console",
-    ]))?;
+    for package in ["xenner-console", "xenner-vivm"] {
+        run(ws
+            .cargo()
+            .args(["build", "--release", "--locked", "--package", package]))?;
+    }
     Ok(ws.xenner())
 }
 
