@@ -46,7 +46,7 @@ pub struct Args {
     pub diff: bool,
 
     /// Keeps the domain's XML as it was in a new file; virsh define takes it back
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["print", "diff"])]
     pub backup: Option<PathBuf>,
 
     /// The libvirt to ask, as virsh -c

@@ -22,8 +22,8 @@ pub fn failure(error: &dyn Error) -> String {
 /// The changes and what has to be decided, in lines.
 pub fn lines(conversion: &Conversion) -> String {
     let mut text = String::new();
-    list(&mut text, "Changed", &conversion.changes);
     list(&mut text, "To be decided", &conversion.decisions);
+    list(&mut text, "Changed", &conversion.changes);
     text
 }
 

@@ -57,7 +57,11 @@ impl Virsh {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let errors = String::from_utf8_lossy(&output.stderr);
-        let mut message = errors.trim().to_owned();
+        let lines = errors
+            .lines()
+            .map(|line| line.trim_start_matches("error: ").trim());
+        let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+        let mut message = lines.join("; ");
         if message.is_empty() {
             message = output.status.to_string();
         }

@@ -172,6 +172,9 @@ impl<'d, 'i> Pass<'d, 'i> {
                 }
                 _ => {}
             },
+            "ide" if !matches!(device.attribute("index"), None | Some("0")) => {
+                self.remove(device, "the machine has one");
+            }
             "ide" | "virtio-serial" | "pci" | "fdc" => {}
             "sata" | "scsi" => self.remove(device, "paravirtual disks need no controller"),
             _ => self.remove(device, "xenner has nothing to put on it"),
@@ -187,9 +190,10 @@ impl<'d, 'i> Pass<'d, 'i> {
     fn sound(&mut self, device: Node<'d, 'i>) {
         let taken = match device.tag_name().name() {
             "audio" => device.attribute("type") == Some("none"),
-            _ => device
-                .attribute("model")
-                .is_some_and(|model| SOUND.contains(&model)),
+            _ => {
+                let model = device.attribute("model").unwrap_or_default();
+                SOUND.contains(&model) && child(device, "codec").is_none()
+            }
         };
         if !taken {
             self.remove(device, "there is no sound");
@@ -228,6 +232,9 @@ impl<'d, 'i> Pass<'d, 'i> {
         if !matches!(device.attribute("model"), Some("virtio" | "none")) {
             let why = "libvirt's name for a balloon; the guest sees Xen's";
             self.set(device, "model", "virtio", why);
+        }
+        for name in ["autodeflate", "freePageReporting"] {
+            self.unset(device, name, "Xen's balloon has no such thing");
         }
     }
 

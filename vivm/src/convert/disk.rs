@@ -126,8 +126,12 @@ impl<'d, 'i> Pass<'d, 'i> {
         self.remove_children(disk, &["iotune", "throttlefilters"], why);
         self.remove_children(disk, &["backenddomain"], "there are no driver domains");
         if let Some(target) = child(disk, "target") {
-            self.unset(target, "removable", "the guest sees no USB device");
+            for name in ["removable", "rotation_rate"] {
+                self.unset(target, name, "the guest sees a Xen disk");
+            }
         }
+        let names = ["wwn", "vendor", "product"];
+        self.remove_children(disk, &names, "the guest sees a Xen disk");
     }
 
     fn move_to(&mut self, disk: Node<'d, 'i>, place: &Place) {
@@ -135,13 +139,13 @@ impl<'d, 'i> Pass<'d, 'i> {
         if let Some(target) = child(disk, "target") {
             self.edits.set_attribute(target, "dev", &place.dev);
             self.edits.set_attribute(target, "bus", &place.bus);
-            self.edits.remove_attribute(target, "rotation_rate");
         }
         // They are about the bus that it has left.
-        for name in ["address", "wwn", "vendor", "product"] {
-            for node in children(disk, name) {
-                self.edits.remove(node);
-            }
+        for node in children(disk, "address") {
+            self.edits.remove(node);
+        }
+        for node in children(disk, "geometry") {
+            self.edits.remove_attribute(node, "trans");
         }
         let what = format!(
             "{}: target dev='{}' bus='{}'",

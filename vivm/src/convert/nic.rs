@@ -7,6 +7,7 @@ use super::{Pass, child, child_attribute, label};
 /// Models that libvirt and xenner take.
 const MODELS: [&str; 17] = [
     "e1000",
+    "e1000e",
     "i82551",
     "i82557b",
     "i82559er",
@@ -15,7 +16,6 @@ const MODELS: [&str; 17] = [
     "pcnet",
     "rtl8139",
     "tulip",
-    "usb-net",
     "virtio",
     "virtio-net-device",
     "virtio-net-pci",

@@ -41,6 +41,7 @@ impl<'d, 'i> Pass<'d, 'i> {
         for (name, value) in self.boot_elements(None) {
             inner += &format!("<{name}>{}</{name}>", escaped(&value));
         }
+        self.changed("<os> added", "libvirt has to know the machine");
         self.edits
             .insert(self.domain, false, format!("<os>{inner}</os>"));
     }
@@ -66,6 +67,7 @@ impl<'d, 'i> Pass<'d, 'i> {
                 format!("it was '{machine}'; this one is xenner's that may have PCI addresses");
             self.edits.set_attribute(node, "machine", "pc");
             self.changed("<type>: machine='pc'", why);
+            self.other_names();
         }
         if let Some(arch) = node.attribute("arch")
             && arch != "x86_64"
@@ -74,6 +76,18 @@ impl<'d, 'i> Pass<'d, 'i> {
                 "arch='{arch}': xenner runs 64-bit kernels; give the guest one and write x86_64"
             );
             self.decide(label(node), question);
+        }
+    }
+
+    /// What a guest of a PC finds under another name.
+    fn other_names(&mut self) {
+        if !self.from_xen {
+            let why = "what /etc/fstab and the network's configuration call vda, sda or enp1s0 has \
+                       to follow there, but for labels, UUIDs and MAC addresses";
+            self.changed(
+                "in the guest disks are xvda, xvdb, ..., NICs eth0 or enX0",
+                why,
+            );
         }
     }
 
@@ -165,10 +179,9 @@ impl<'d, 'i> Pass<'d, 'i> {
 
     /// Whether the domain's machine had buses that xenner's does not have.
     pub(super) fn had_other_buses(&self) -> bool {
-        let Some(os) = child(self.domain, "os") else {
-            return false;
-        };
-        let machine = child_attribute(os, "type", "machine").unwrap_or("pc");
+        let machine = child(self.domain, "os")
+            .and_then(|os| child_attribute(os, "type", "machine"))
+            .unwrap_or("pc");
         let bridges = child(self.domain, "devices").is_some_and(|devices| {
             let mut controllers = elements(devices);
             controllers.any(|node| {

@@ -148,6 +148,8 @@ fn what_a_guest_can_do_without_goes() {
         "<input type='evdev'><source dev='/dev/input/event0'/></input>",
         "<tpm model='tpm-tis'/>",
         "<hub type='usb'/>",
+        "<sound model='ich6'><codec type='micro'/></sound>",
+        "<controller type='ide' index='1'/>",
         "<iommu model='intel'/>",
         "<parallel type='pty'/>",
         "<rng model='virtio'><backend model='builtin'/></rng>",
@@ -424,4 +426,33 @@ fn what_is_no_domain_is_refused() {
     let again = convert(&bare.xml, &wishes()).expect("a domain");
     assert_eq!(again.changes, []);
     assert_eq!(again.decisions, []);
+}
+
+#[test]
+fn whatever_is_missing_is_no_trouble() {
+    for input in [
+        include_str!("../../tests/golden/wizard.xml"),
+        include_str!("../../tests/golden/pygrub.xml"),
+        include_str!("../../tests/golden/virt-install.xml"),
+    ] {
+        let doc = Document::parse(input).expect("well-formed");
+        let elements = doc.descendants().filter(Node::is_element);
+        let attributes = elements.clone().flat_map(|node| node.attributes());
+        let attributes = attributes.map(|attribute| attribute.range());
+        let whole = elements.clone().map(|node| node.range());
+        // What is left of an element without its children.
+        let inside = elements.filter_map(|node| {
+            let (first, last) = (node.first_child()?, node.last_child()?);
+            Some(first.range().start..last.range().end)
+        });
+        for cut in attributes.chain(whole).chain(inside) {
+            let mut text = input.to_owned();
+            text.replace_range(cut, "");
+            let Ok(conversion) = convert(&text, &wishes()) else {
+                continue;
+            };
+            let again = convert(&conversion.xml, &wishes()).expect(&conversion.xml);
+            assert_eq!(again.changes, [], "{}", conversion.xml);
+        }
+    }
 }
