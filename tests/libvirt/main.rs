@@ -8,6 +8,7 @@ mod life;
 mod rows;
 #[path = "../support/mod.rs"]
 mod support;
+mod vivm;
 
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     if let Some(code) = in_namespaces() {
         return code;
     }
-    let stories: [(&str, Story); 9] = [
+    let stories: [(&str, Story); 10] = [
         ("probe", probe),
         ("rows", rows::rows),
         ("consoles", consoles::consoles),
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         ("session", session),
         ("virt-install", debian::virt_install),
         ("example", debian::example),
+        ("vivm", vivm::stories),
     ];
     support::main(stories.map(|(name, run)| libvirt_test(name, run)).into())
 }
@@ -49,6 +51,7 @@ fn libvirt_test(name: &str, run: Story) -> Trial {
     match name {
         "example" => files.extend(["debian.img", "grub"].map(support::image)),
         "virt-install" => files.push("/usr/bin/virt-install".into()),
+        "vivm" => files.push(vivm::program()),
         _ => {}
     }
     let missing = libvirt::missing().or_else(|| support::missing(&files));

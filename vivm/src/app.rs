@@ -163,42 +163,64 @@ impl App<'_> {
 
     fn edit(&mut self) -> Result<ExitCode, VivmError> {
         let draft = Draft::new(&self.conversion.name)?;
-        let mut xml = self.conversion.xml.clone();
-        let mut report = report::lines(&self.conversion);
-        let mut problem: Option<String> = None;
+        let mut round = Round {
+            xml: self.conversion.xml.clone(),
+            report: report::lines(&self.conversion),
+            problem: None,
+        };
         loop {
-            let text = report::with_comment(&xml, &report, problem.as_deref());
-            let edited = report::without_comment(&draft.edit(&text)?);
-            if edited.trim().is_empty() {
-                eprintln!(
-                    "Domain {} is not defined: the file is empty",
-                    self.conversion.name
-                );
-                return Ok(ExitCode::FAILURE);
-            }
-            if edited == self.original && self.is_done() {
-                return Ok(self.nothing_to_do());
-            }
-            // It is kept without the comment.
-            draft.write(&edited)?;
-            let failure = match self.check(&edited) {
-                None => match self.define(&draft, true) {
-                    Ok(code) => return Ok(code),
-                    Err(error) => report::failure(&error),
-                },
-                Some(failure) => failure,
+            let failure = match self.round(&draft, &mut round)? {
+                Outcome::Done(code) => return Ok(code),
+                Outcome::Failed(failure) => failure,
             };
+            round.report = String::new();
             match self.settle(&draft, failure)? {
                 Settled::Defined => return Ok(ExitCode::SUCCESS),
-                Settled::Again(failure) => problem = Some(failure),
+                Settled::Again(failure) => round.problem = Some(failure),
                 Settled::GivenUp => {
                     let name = self.conversion.name.clone();
                     let path = draft.keep()?;
                     return Err(VivmError::GivenUp { name, path });
                 }
             }
-            xml = edited;
-            report = String::new();
+        }
+    }
+
+    /// Has it edited once, and defines it.
+    fn round(&mut self, draft: &Draft, round: &mut Round) -> Result<Outcome, VivmError> {
+        let text = report::with_comment(&round.xml, &round.report, round.problem.as_deref());
+        let first = round.problem.is_none();
+        let left = match draft.edit(&text) {
+            Err(error) if first => return Err(error),
+            Err(error) => {
+                // What was written before is not lost by it.
+                draft.write(&round.xml)?;
+                return Ok(Outcome::Failed(report::failure(&error)));
+            }
+            Ok(left) => left,
+        };
+        let name = &self.conversion.name;
+        if left.is_none() && first && !self.is_done() && !draft.confirm(name)? {
+            eprintln!("Domain {name} is not defined");
+            return Ok(Outcome::Done(ExitCode::FAILURE));
+        }
+        let edited = report::without_comment(&left.unwrap_or(text));
+        if edited.trim().is_empty() {
+            eprintln!("Domain {name} is not defined: the file is empty");
+            return Ok(Outcome::Done(ExitCode::FAILURE));
+        }
+        if edited == self.original && self.is_done() {
+            return Ok(Outcome::Done(self.nothing_to_do()));
+        }
+        // It is kept, and defined, without the comment.
+        draft.write(&edited)?;
+        round.xml = edited;
+        if let Some(failure) = self.check(&round.xml) {
+            return Ok(Outcome::Failed(failure));
+        }
+        match self.define(draft, true) {
+            Ok(code) => Ok(Outcome::Done(code)),
+            Err(error) => Ok(Outcome::Failed(report::failure(&error))),
         }
     }
 
@@ -229,6 +251,21 @@ impl App<'_> {
             }
         }
     }
+}
+
+/// What goes into the editor.
+struct Round {
+    xml: String,
+    report: String,
+    /// Why it is there again.
+    problem: Option<String>,
+}
+
+/// What came of it.
+enum Outcome {
+    Done(ExitCode),
+    /// It could not be defined, and this is why.
+    Failed(String),
 }
 
 /// What came of a document that could not be defined.

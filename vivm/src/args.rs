@@ -11,7 +11,7 @@ use clap::Parser;
     version,
     after_help = "Without an option that says otherwise the converted domain is opened in $VISUAL, \
         $EDITOR or vi; what was changed and what you have to decide stands at its top. It is defined \
-        when you leave the editor. An empty file gives up.\n\n\
+        when you have saved it and leave the editor. An empty file gives up.\n\n\
         The document comes from virsh, and goes back by it: LIBVIRT_DEFAULT_URI and virsh's own \
         default say which libvirt is asked. A domain that runs has its new definition with its next \
         start.\n\n\

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use signal_hook::consts::{SIGINT, SIGQUIT};
 use tempfile::NamedTempFile;
@@ -61,9 +62,10 @@ impl Draft {
         fs::write(self.path(), text).map_err(VivmError::Temporary)
     }
 
-    /// Has the person edit this text; gives back what they left.
-    pub fn edit(&self, text: &str) -> Result<String, VivmError> {
+    /// Has the person edit this text; gives back what they left, none if they have not saved it.
+    pub fn edit(&self, text: &str) -> Result<Option<String>, VivmError> {
         self.write(text)?;
+        let before = self.touched(SystemTime::UNIX_EPOCH)?;
         let status = Command::new("sh")
             .args(["-c", "exec $XENNER_VIVM_EDITOR \"$1\"", "sh"])
             .arg(self.path())
@@ -82,7 +84,37 @@ impl Draft {
             return Err(VivmError::EditorFailed { editor, status });
         }
         let path = self.path().to_owned();
-        fs::read_to_string(&path).map_err(|source| VivmError::Read { path, source })
+        let left = fs::read(&path).map_err(|source| VivmError::Read { path, source })?;
+        // What is not UTF-8 is seen when it is edited again.
+        let left = String::from_utf8_lossy(&left).into_owned();
+        Ok((left != text || self.modified()? != before).then_some(left))
+    }
+
+    /// Makes the file look as if it was last written then, so that a save shows however soon it comes.
+    fn touched(&self, then: SystemTime) -> Result<SystemTime, VivmError> {
+        let file = self.file.as_file();
+        file.set_modified(then).map_err(VivmError::Temporary)?;
+        self.modified()
+    }
+
+    fn modified(&self) -> Result<SystemTime, VivmError> {
+        let file = fs::metadata(self.path()).and_then(|file| file.modified());
+        file.map_err(VivmError::Temporary)
+    }
+
+    /// Asks whether what was not saved is to be defined; the end of standard input is a no.
+    pub fn confirm(&self, domain: &str) -> Result<bool, VivmError> {
+        self.interruptible.store(true, Ordering::SeqCst);
+        let question = format!("Not saved. Define {domain} as converted? [y,n]: ");
+        let answer = loop {
+            match line(&question)?.as_deref() {
+                Some("y" | "Y" | "yes") => break true,
+                Some("n" | "N" | "no") | None => break false,
+                Some(_) => {}
+            }
+        };
+        self.interruptible.store(false, Ordering::SeqCst);
+        Ok(answer)
     }
 
     /// Asks what is to be done until there is an answer; the end of standard input is a no. Ctrl-C ends
@@ -126,21 +158,25 @@ pub enum Answer {
     No,
 }
 
+/// A line that is typed as an answer; none at the end of standard input.
+fn line(question: &str) -> Result<Option<String>, VivmError> {
+    eprint!("{question}");
+    let mut line = String::new();
+    let count = io::stdin().lock().read_line(&mut line);
+    if count.map_err(VivmError::Terminal)? == 0 {
+        eprintln!();
+        return Ok(None);
+    }
+    Ok(Some(line.trim().to_owned()))
+}
+
 fn answer() -> Result<Answer, VivmError> {
-    let mut input = io::stdin().lock();
     loop {
-        eprint!("Try again? [y,n,f,?]: ");
-        let mut line = String::new();
-        let count = input.read_line(&mut line).map_err(VivmError::Terminal)?;
-        if count == 0 {
-            eprintln!();
-            return Ok(Answer::No);
-        }
-        match line.trim() {
-            "y" | "Y" | "yes" => return Ok(Answer::Again),
-            "f" | "F" => return Ok(Answer::Force),
-            "n" | "N" | "no" => return Ok(Answer::No),
-            _ => eprintln!(
+        match line("Try again? [y,n,f,?]: ")?.as_deref() {
+            Some("y" | "Y" | "yes") => return Ok(Answer::Again),
+            Some("f" | "F") => return Ok(Answer::Force),
+            Some("n" | "N" | "no") | None => return Ok(Answer::No),
+            Some(_) => eprintln!(
                 "y - edit it again\n\
                  n - give up; the file is kept\n\
                  f - define it as it is, without a check"

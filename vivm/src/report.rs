@@ -42,7 +42,7 @@ pub fn with_comment(xml: &str, report: &str, problem: Option<&str>) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "It is defined when you leave the editor; empty the file to give up."
+        "It is defined when you save it and leave the editor; empty it to give up."
     );
     if let Some(problem) = problem {
         let _ = writeln!(text, "\nNot defined so far:\n{}", problem.trim_end());

@@ -168,7 +168,7 @@ fn what_is_wrong_is_edited_again() {
 fn what_libvirt_refuses_can_be_forced() {
     let place = Place::new(DOMAIN);
     place.write("refuse", "");
-    let output = place.run(&["debian12"], ":", "f\n");
+    let output = place.run(&["debian12"], "touch $1", "f\n");
     let errors = text(&output.stderr);
     assert!(output.status.success(), "{errors}");
     assert!(errors.contains("failed to validate"), "{errors}");
@@ -297,4 +297,32 @@ fn what_is_undecided_is_not_defined() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stdout).contains("<hostdev"));
     assert!(Path::new(&place.path("asked")).exists());
+}
+
+#[test]
+fn what_was_not_saved_is_asked_about() {
+    for (input, defined) in [("what\ny\n", true), ("n\n", false), ("", false)] {
+        let place = Place::new(DOMAIN);
+        let output = place.run(&["debian12"], ":", input);
+        let errors = text(&output.stderr);
+        assert!(errors.contains("Not saved. Define debian12"), "{errors}");
+        assert_eq!(output.status.success(), defined, "{errors}");
+        assert_eq!(place.path("defined.xml").exists(), defined);
+        assert_eq!(place.left(), [] as [PathBuf; 0]);
+    }
+}
+
+#[test]
+fn what_was_written_outlives_an_editor_that_fails() {
+    let place = Place::new(DOMAIN);
+    // The second time it does nothing but fail.
+    let editor = "[ -e $PLACE/again ] && exit 1; touch $PLACE/again; echo '<mine/>' >>$1";
+    let output = place.run(&["debian12"], editor, "y\nn\n");
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(errors.contains("ended with status 1"), "{errors}");
+    let left = place.left();
+    assert_eq!(left.len(), 1, "{errors}");
+    let kept = fs::read_to_string(&left[0]).expect("the file");
+    assert!(kept.ends_with("</domain>\n<mine/>\n"), "{kept}");
 }
