@@ -30,7 +30,7 @@ impl<'d, 'i> Pass<'d, 'i> {
                 continue;
             }
             let place = place(disk);
-            if BUSES.contains(&place.bus.as_str()) {
+            if stays(disk, &place) {
                 used.push(place.dev.clone());
             }
             kept.push((disk, place));
@@ -39,7 +39,7 @@ impl<'d, 'i> Pass<'d, 'i> {
             self.source(*disk);
             self.driver(*disk);
             self.tuning(*disk);
-            if !BUSES.contains(&place.bus.as_str()) {
+            if !stays(*disk, place) {
                 *place = new_place(*disk, &place.dev, &used);
                 used.push(place.dev.clone());
                 self.move_to(*disk, place);
@@ -154,8 +154,8 @@ impl<'d, 'i> Pass<'d, 'i> {
             place.bus
         );
         let why = format!(
-            "libvirt's qemu driver takes no bus '{}' with xenner",
-            old.bus
+            "with xenner libvirt takes no {} on bus '{}'",
+            old.dev, old.bus
         );
         self.changed(what, why);
     }
@@ -205,6 +205,19 @@ fn place(disk: Node<'_, '_>) -> Place {
     }
 }
 
+/// Whether a disk can be where it is.
+fn stays(disk: Node<'_, '_>, place: &Place) -> bool {
+    match place.bus.as_str() {
+        "ide" => ide_places().any(|dev| dev == place.dev),
+        "virtio" | "sd" if is_cdrom(disk) => false,
+        bus => BUSES.contains(&bus),
+    }
+}
+
+fn ide_places() -> impl Iterator<Item = String> {
+    (0..IDE_PLACES).map(|index| format!("hd{}", letters(index)))
+}
+
 /// Where a disk goes whose bus is not there: to virtio, or a CD-ROM to IDE while there is room. It keeps
 /// its letter if that is free.
 fn new_place(disk: Node<'_, '_>, old: &str, used: &[String]) -> Place {
@@ -213,11 +226,8 @@ fn new_place(disk: Node<'_, '_>, old: &str, used: &[String]) -> Place {
         let all = own
             .chain((0..count).map(letters))
             .map(|end| format!("{prefix}{end}"));
-        let hds: Vec<String> = (0..IDE_PLACES)
-            .map(|index| format!("hd{}", letters(index)))
-            .collect();
-        all.filter(|dev| prefix != "hd" || hds.contains(dev))
-            .find(|dev| !used.contains(dev))
+        let mut fits = all.filter(|dev| prefix != "hd" || ide_places().any(|place| place == *dev));
+        fits.find(|dev| !used.contains(dev))
     };
     // One more than there are disks is always free.
     let count = used.len() + 1;

@@ -350,6 +350,10 @@ fn disks_move_to_free_places() {
         .concat(),
     );
     become_as(
+        &[disk("hde", "ide"), cd("vdb", "virtio")].concat(),
+        &[disk("vde", "virtio"), cd("hdb", "ide")].concat(),
+    );
+    become_as(
         "<disk type='block' device='lun' sgio='filtered'><target dev='sda' bus='scsi'/><wwn>5</wwn>\
          <address type='drive'/></disk>",
         "<disk type='block' device='disk'><target dev='vda' bus='virtio'/></disk>",
