@@ -166,7 +166,7 @@ impl<'d, 'i> Pass<'d, 'i> {
             let (disk, _) = &disks[index];
             let old = place(*disk);
             let new = format!("xvd{}", letters(number));
-            if old.bus != "xen" || old.dev == new {
+            if old.bus != "xen" || old.dev.is_empty() || old.dev == new {
                 continue;
             }
             let why = format!(
@@ -205,9 +205,10 @@ fn place(disk: Node<'_, '_>) -> Place {
     }
 }
 
-/// Whether a disk can be where it is.
+/// Whether a disk can be where it is. That one without a name needs one is libvirt's to say.
 fn stays(disk: Node<'_, '_>, place: &Place) -> bool {
     match place.bus.as_str() {
+        _ if place.dev.is_empty() => true,
         "ide" => ide_places().any(|dev| dev == place.dev),
         "virtio" | "sd" if is_cdrom(disk) => false,
         bus => BUSES.contains(&bus),
