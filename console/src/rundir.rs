@@ -4,9 +4,14 @@
 
 use std::path::PathBuf;
 
-/// The file in a domain's run directory where its console is: a unix socket, or a symbolic link to
-/// a pty or a socket.
-pub const CONSOLE: &str = "console";
+/// The file in a domain's run directory where one of its consoles is: a unix socket, or a symbolic
+/// link to a pty or a socket. The first console is number 0.
+pub fn console_file(number: u32) -> String {
+    match number {
+        0 => "console".to_owned(),
+        number => format!("console-{number}"),
+    }
+}
 
 /// The run directory of the domain `name`: `/run/xenner/NAME` for root, otherwise
 /// `$XDG_RUNTIME_DIR/xenner/NAME`, with `/run/user/UID` where that variable is missing.
@@ -25,9 +30,9 @@ pub fn run_dir(name: &str) -> PathBuf {
     }
 }
 
-/// The console of the domain `name`: [`CONSOLE`] in its [`run_dir`].
-pub fn console_path(name: &str) -> PathBuf {
-    run_dir(name).join(CONSOLE)
+/// A console of the domain `name`: [`console_file`] in its [`run_dir`].
+pub fn console_path(name: &str, number: u32) -> PathBuf {
+    run_dir(name).join(console_file(number))
 }
 
 /// Whether `name` can be a domain's name here: one component of a path, neither empty nor `.` nor

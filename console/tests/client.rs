@@ -236,14 +236,23 @@ fn a_name_is_looked_up_in_the_run_directory() {
     }
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(dir.path().join("xenner/debian")).unwrap();
-    let listener = UnixListener::bind(dir.path().join("xenner/debian/console")).unwrap();
-    let mut command = client("debian");
-    command
-        .env("XDG_RUNTIME_DIR", dir.path())
-        .stdin(Stdio::null());
-    let mut child = command.spawn().unwrap();
-    drop(listener.accept().unwrap());
-    assert_eq!(wait(&mut child).code(), Some(0));
+    let in_dir = |arguments: &[&str]| {
+        let mut command = client("debian");
+        command
+            .args(arguments)
+            .env("XDG_RUNTIME_DIR", dir.path())
+            .stdin(Stdio::null());
+        command
+    };
+    for (file, arguments) in [("console", &[][..]), ("console-1", &["1"])] {
+        let listener = UnixListener::bind(dir.path().join("xenner/debian").join(file)).unwrap();
+        let mut child = in_dir(arguments).spawn().unwrap();
+        drop(listener.accept().unwrap());
+        assert_eq!(wait(&mut child).code(), Some(0));
+    }
+    let none = in_dir(&["2"]).output().unwrap();
+    let said = String::from_utf8(none.stderr).unwrap();
+    assert!(said.contains("has no console 2"), "{said}");
 }
 
 #[test]
@@ -256,6 +265,9 @@ fn bad_targets_are_refused_in_one_line() {
     drop(UnixListener::bind(&dead).unwrap());
     assert!(refused(&dead).contains("its domain has ended"));
     assert!(refused(dir.path().join("x".repeat(150)).join("y")).contains("is missing"));
+    let numbered = client("/a/path").arg("1").output().unwrap();
+    let said = String::from_utf8(numbered.stderr).unwrap();
+    assert!(said.contains("leave the number out"), "{said}");
 }
 
 #[test]

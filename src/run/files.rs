@@ -12,6 +12,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use xenner_console::rundir;
 
+use crate::config::MAX_CONSOLES;
+
 #[cfg(test)]
 mod tests;
 
@@ -106,12 +108,12 @@ impl RunDir {
         self.path.join(XENSTORE)
     }
 
-    /// Lets `xenner-console NAME` find the console at `target`, a pty or a socket.
+    /// Lets `xenner-console NAME NUMBER` find the console at `target`, a pty or a socket.
     ///
     /// # Errors
     /// The link cannot be made.
-    pub fn link_console(&self, target: &Path) -> io::Result<()> {
-        let link = self.path.join(rundir::CONSOLE);
+    pub fn link_console(&self, number: u32, target: &Path) -> io::Result<()> {
+        let link = self.path.join(rundir::console_file(number));
         match fs::remove_file(&link) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -127,7 +129,9 @@ impl Drop for RunDir {
 }
 
 fn remove(path: &Path) {
-    for name in [rundir::CONSOLE, XENSTORE, LOCK] {
+    let consoles = (0..).take(MAX_CONSOLES).map(rundir::console_file);
+    let others = [XENSTORE, LOCK].map(str::to_owned);
+    for name in consoles.chain(others) {
         // most of them were never there
         let _ = fs::remove_file(path.join(name));
     }

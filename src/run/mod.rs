@@ -183,7 +183,9 @@ fn serve(
     let signals = EndSignals::block().map_err(host("signal descriptor"))?;
     let store = StoreHandle::new()?;
     let mut service = XenstoreService::new(store.clone());
-    let run_dir = open_run_dir(&config, &name, &console, &mut service)?;
+    let others = consoles.iter().map(|console| &console.backend);
+    let linked = std::iter::once(&console).chain(others);
+    let run_dir = open_run_dir(&config, &name, linked, &mut service)?;
     let parts = Parts {
         config,
         name,
@@ -233,12 +235,12 @@ fn open_console(
     Ok(consoles::open_end(chosen, config, fds)?)
 }
 
-/// The run directory with the xenstore socket and the link to the console. Where there can be
+/// The run directory with the xenstore socket and links to the consoles. Where there can be
 /// none (no runtime directory for this user), the domain runs without, and a note says so.
-fn open_run_dir(
+fn open_run_dir<'a>(
     config: &VmConfig,
     name: &str,
-    console: &Arc<Mutex<ConsoleBackend>>,
+    consoles: impl Iterator<Item = &'a Arc<Mutex<ConsoleBackend>>>,
     service: &mut XenstoreService,
 ) -> Result<Option<RunDir>, RunError> {
     if let XenstoreSocket::Path(path) = &config.xenstore {
@@ -262,10 +264,12 @@ fn open_run_dir(
     if config.xenstore == XenstoreSocket::RunDir {
         service.listen(&dir.xenstore())?;
     }
-    let filename = lock(console).end().filename();
-    if let Some(target) = consoles::reach(&filename) {
-        dir.link_console(std::path::Path::new(target.path()))
-            .map_err(host("link to the console"))?;
+    for (number, console) in (0..).zip(consoles) {
+        let filename = lock(console).end().filename();
+        if let Some(target) = consoles::reach(&filename) {
+            dir.link_console(number, std::path::Path::new(target.path()))
+                .map_err(host("link to a console"))?;
+        }
     }
     Ok(Some(dir))
 }

@@ -32,6 +32,10 @@ pub struct Args {
     #[arg(value_name = "NAME|PATH")]
     target: OsString,
 
+    /// Which console of the domain: 0 is the first, hvc0
+    #[arg(value_name = "NUMBER")]
+    number: Option<u32>,
+
     /// The key that detaches: a character, or ^ and a character for Ctrl
     #[arg(short, long, value_name = "KEY", default_value = "^]", value_parser = parse_key)]
     escape: u8,
@@ -56,6 +60,23 @@ pub enum ClientError {
         /// The name.
         name: String,
         /// Where its console would be.
+        path: PathBuf,
+    },
+    /// The domain is there, and has no such console.
+    #[error(
+        "The domain {name} has no console {number} on a pty or a unix socket; \
+         leave the number out for its first one"
+    )]
+    NoNumber {
+        /// The name.
+        name: String,
+        /// What was given.
+        number: u32,
+    },
+    /// A number beside a path.
+    #[error("{path} is one console; leave the number out, or give a domain's name")]
+    NumberOfPath {
+        /// The path.
         path: PathBuf,
     },
     /// The path leads nowhere.
@@ -130,7 +151,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), ClientError> {
-    let target = target::find(&args.target)?;
+    let target = target::find(&args.target, args.number)?;
     let console = target::open(&target)?;
     let on_terminal = rustix::termios::isatty(rustix::stdio::stdin());
     if on_terminal {
@@ -186,5 +207,8 @@ mod tests {
         <Args as clap::CommandFactory>::command().debug_assert();
         let args = Args::try_parse_from(["xenner-console", "debian"]).unwrap();
         assert_eq!((args.target.to_str(), args.escape), (Some("debian"), 0x1d));
+        assert_eq!(args.number, None);
+        let args = Args::try_parse_from(["xenner-console", "debian", "2"]).unwrap();
+        assert_eq!(args.number, Some(2));
     }
 }

@@ -14,25 +14,27 @@ use rustix::termios::OptionalActions;
 use super::ClientError;
 use crate::rundir;
 
-/// Where a console is, and the domain's name if it was found by it.
+/// Where a console is, and the domain's name and the console's number if it was found by them.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) path: PathBuf,
-    name: Option<String>,
+    name: Option<(String, u32)>,
 }
 
 /// What the user means by `given`: a path if there is a slash in it, otherwise a domain's name.
-pub(super) fn find(given: &OsStr) -> Result<Target, ClientError> {
+pub(super) fn find(given: &OsStr, number: Option<u32>) -> Result<Target, ClientError> {
     if given.as_encoded_bytes().contains(&b'/') {
-        return Ok(Target {
-            path: given.into(),
-            name: None,
-        });
+        let path = given.into();
+        return match number {
+            None => Ok(Target { path, name: None }),
+            Some(_) => Err(ClientError::NumberOfPath { path }),
+        };
     }
+    let number = number.unwrap_or(0);
     match given.to_str() {
         Some(name) if rundir::check_name(name) => Ok(Target {
-            path: rundir::console_path(name),
-            name: Some(name.to_owned()),
+            path: rundir::console_path(name, number),
+            name: Some((name.to_owned(), number)),
         }),
         _ => Err(ClientError::BadName {
             name: given.to_owned(),
@@ -67,7 +69,13 @@ fn missing(target: &Target) -> ClientError {
     match &target.name {
         // A link to the pty of a domain that was killed.
         Some(_) if path.is_symlink() => ClientError::Ended { path },
-        Some(name) => ClientError::NoDomain {
+        Some((name, number)) if *number > 0 && rundir::run_dir(name).exists() => {
+            ClientError::NoNumber {
+                name: name.clone(),
+                number: *number,
+            }
+        }
+        Some((name, _)) => ClientError::NoDomain {
             name: name.clone(),
             path,
         },

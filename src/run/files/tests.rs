@@ -7,7 +7,7 @@ use super::*;
 /// A lock file as a killed process leaves it: there, but nobody holds it.
 fn left_behind(dir: &Path) {
     fs::create_dir(dir).unwrap();
-    for name in [LOCK, XENSTORE, rundir::CONSOLE] {
+    for name in [LOCK, XENSTORE, "console", "console-9"] {
         fs::write(dir.join(name), "").unwrap();
     }
 }
@@ -58,11 +58,13 @@ fn a_run_directory_is_private_and_goes_with_its_owner() {
     assert_eq!(mode & 0o777, 0o700);
     assert_eq!(run.xenstore(), path.join("xenstored.sock"));
     fs::write(run.xenstore(), "").unwrap();
-    run.link_console(Path::new("/dev/pts/1")).unwrap();
+    run.link_console(0, Path::new("/dev/pts/1")).unwrap();
     // at a reboot the console may be another one
-    run.link_console(Path::new("/dev/pts/2")).unwrap();
-    let link = fs::read_link(path.join(rundir::CONSOLE)).unwrap();
+    run.link_console(0, Path::new("/dev/pts/2")).unwrap();
+    let link = fs::read_link(path.join("console")).unwrap();
     assert_eq!(link, Path::new("/dev/pts/2"));
+    run.link_console(9, Path::new("/dev/pts/3")).unwrap();
+    assert!(path.join("console-9").is_symlink());
     drop(run);
     assert!(!path.exists() && path.parent().unwrap().exists());
 }
