@@ -211,16 +211,6 @@ impl<'d, 'i> Pass<'d, 'i> {
         }
     }
 
-    fn channel(&mut self, device: Node<'d, 'i>) {
-        let target = super::child_attribute(device, "target", "type");
-        if device.attribute("type") != Some("unix") || target != Some("virtio") {
-            self.remove(
-                device,
-                "the guest sees no channels, and xenner does not take this one",
-            );
-        }
-    }
-
     fn rng(&mut self, device: Node<'d, 'i>) {
         let backend = super::child_attribute(device, "backend", "model");
         if device.attribute("model") != Some("virtio") || backend != Some("random") {

@@ -124,6 +124,9 @@ fn what_is_taken_stays() {
     for devices in [
         "<video><model type='none'/></video>",
         "<sound model='ich6'/>",
+        "<channel type='pty'><target type='virtio' name='x'/></channel>",
+        "<serial type='file'><source path='f'/></serial><console type='pty'><target type='serial'/></console>",
+        "<console type='pty'><target type='virtio'/></console>",
         "<watchdog model='i6300esb' action='reset'/>",
         "<panic model='isa'/>",
         "<controller type='usb' model='qemu-xhci'/><input type='tablet' bus='usb'/>",
@@ -135,6 +138,21 @@ fn what_is_taken_stays() {
     ] {
         become_as(devices, devices);
     }
+}
+
+#[test]
+fn xens_consoles_and_channels_have_other_names() {
+    let xen = "<console type='pty'><target type='xen' port='0'/></console>";
+    let serial = xen.replace("'xen'", "'serial'");
+    let virtio = xen.replace("'xen'", "'virtio'");
+    become_as(xen, &virtio);
+    let only = |console: &str| domain("", console).replace("    <serial type='pty'/>\n", "");
+    let conversion = convert(&only(&[xen, xen].concat()), &wishes()).expect("a domain");
+    assert_eq!(conversion.xml, only(&[serial, virtio].concat()));
+    become_as(
+        "<channel type='unix'><target type='xen' name='x'/></channel>",
+        "<channel type='unix'><target type='virtio' name='x'/></channel>",
+    );
 }
 
 #[test]
@@ -155,12 +173,11 @@ fn what_a_guest_can_do_without_goes() {
         "<rng model='virtio'><backend model='builtin'/></rng>",
         "<panic model='hyperv'/>",
         "<watchdog model='itco'/>",
-        "<channel type='pty'><target type='virtio' name='x'/></channel>",
+        "<channel type='spicevmc'><target type='virtio' name='x'/></channel>",
+        "<channel type='unix'><target type='guestfwd' address='10.0.2.1' port='4600'/></channel>",
         "<controller type='scsi' model='virtio-scsi'/>",
         "<controller type='usb' model='ich9-ehci1'/>",
-        "<serial type='pty'/>",
         "<serial type='dev'><source path='/dev/ttyS0'/></serial>",
-        "<console type='pty'><target type='virtio'/></console>",
         "<disk type='file' device='floppy'><target dev='fda' bus='fdc'/></disk>",
         "<memory model='dimm'><target><size unit='MiB'>128</size></target></memory>",
         "<redirdev bus='usb' type='tcp'/>",
