@@ -6,14 +6,17 @@ use std::time::Duration;
 use libtest_mimic::Failed;
 
 use crate::guest::{
-    DISKS, NIC, SOON, attach, boot, bring_up, domain, has_vcpus, image, linux, pinned, shut_down,
+    DISKS, NIC, SHUTDOWN, SOON, attach, boot, bring_up, domain, has_vcpus, image, linux, pinned,
+    shut_down,
 };
 use crate::support::PATIENCE;
 use crate::support::libvirt::{IMAGES, Libvirt, Owner, processes};
 use crate::support::session::PROMPT;
 
-/// Rounds of starts and ends, unless `XENNER_LIBVIRT_ROUNDS` says otherwise.
-const ROUNDS: u32 = 2;
+/// Rounds of starts and ends of a guest that is there at once.
+const ROUNDS: u32 = 100;
+/// Rounds with Debian's kernel, unless `XENNER_LIBVIRT_ROUNDS` says otherwise.
+const LINUX_ROUNDS: u32 = 2;
 
 /// The guest's own reboot, libvirt's, a reset; libvirtd's sudden end; autostart.
 pub fn restarts() -> Result<(), Failed> {
@@ -85,26 +88,58 @@ pub fn crash() -> Result<(), Failed> {
     libvirt.is_clean("guest")
 }
 
-/// Starts and ends, which leave nothing.
+/// Starts and ends in a row, which leave nothing: a guest that is there at once and writes to its
+/// disk all the time.
 pub fn rounds() -> Result<(), Failed> {
-    let rounds = std::env::var("XENNER_LIBVIRT_ROUNDS").ok();
-    let rounds = rounds.and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
-    let libvirt = Libvirt::start(Owner::System)?;
-    image("first", 64)?;
-    let xml = linux(&format!("{DISKS}{NIC}"));
+    let kernel = format!("<kernel>{IMAGES}/pvtest</kernel><cmdline>test=serve</cmdline>");
+    let xml = domain(&kernel, "destroy", &format!("{DISKS}{NIC}"));
+    destroyed(&xml, ROUNDS, 397)?;
+    let libvirt = with_disk()?;
     libvirt.define(&xml)?;
-    for round in 0..rounds {
+    for round in 0..ROUNDS {
         libvirt.virsh("start guest")?;
-        // At no time of its boot may it matter.
-        std::thread::sleep(Duration::from_millis(u64::from(round) * 397 % 3000));
-        libvirt.virsh("destroy guest")?;
-        libvirt.says("domstate guest --reason", &["shut off (destroyed)"])?;
+        // Whether it listens already or does not even run.
+        std::thread::sleep(Duration::from_millis(u64::from(round) * 37 % 400));
+        libvirt.virsh("shutdown guest")?;
+        libvirt.comes("domstate guest --reason", "shut off (shutdown)", SHUTDOWN)?;
         libvirt.is_clean("guest")?;
     }
+    eprintln!("{ROUNDS} rounds of start and destroy, and of start and shutdown");
+    Ok(())
+}
+
+/// The same with Debian's kernel.
+pub fn linux_rounds() -> Result<(), Failed> {
+    let rounds = std::env::var("XENNER_LIBVIRT_ROUNDS").ok();
+    let rounds = rounds.and_then(|text| text.parse().ok());
+    let rounds = rounds.unwrap_or(LINUX_ROUNDS);
+    let xml = linux(&format!("{DISKS}{NIC}"));
+    destroyed(&xml, rounds, 3000)?;
+    let libvirt = with_disk()?;
     for _ in 0..rounds {
         let mut console = boot(&libvirt, &xml)?;
         shut_down(&libvirt, &mut console)?;
     }
     eprintln!("{rounds} rounds of start and destroy, and of start and shutdown");
+    Ok(())
+}
+
+fn with_disk() -> Result<Libvirt, Failed> {
+    let libvirt = Libvirt::start(Owner::System)?;
+    image("first", 64)?;
+    Ok(libvirt)
+}
+
+/// Starts and destroys a domain at moments all over its first `span` milliseconds.
+fn destroyed(xml: &str, rounds: u32, span: u64) -> Result<(), Failed> {
+    let libvirt = with_disk()?;
+    libvirt.define(xml)?;
+    for round in 0..u64::from(rounds) {
+        libvirt.virsh("start guest")?;
+        std::thread::sleep(Duration::from_millis(round * 7919 % span));
+        libvirt.virsh("destroy guest")?;
+        libvirt.says("domstate guest --reason", &["shut off (destroyed)"])?;
+        libvirt.is_clean("guest")?;
+    }
     Ok(())
 }

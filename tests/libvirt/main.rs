@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         ("restarts", life::restarts),
         ("crash", life::crash),
         ("rounds", life::rounds),
+        ("linux-rounds", life::linux_rounds),
         ("session", session),
         ("virt-install", debian::virt_install),
         ("example", debian::example),
