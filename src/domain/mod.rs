@@ -18,6 +18,7 @@ use thiserror::Error;
 use xenner_emu_abi::area::{AREA_SIZE, AREA_VCPU};
 use xenner_emu_abi::boot::{BootInfo, FLAG_RING0_SLOW, FLAG_STEAL_TIME, FLAG_SYSCALL_STAYS_USER};
 use xenner_emu_abi::layout::{PAGE_SIZE, VCPU_AREA_VA};
+use xenner_emu_abi::mailbox::VECTOR_NMI;
 
 use self::builder::{BuildError, Built, CONSOLE_PORT, Plan, STORE_PORT};
 use self::emulator::EmulatorError;
@@ -196,6 +197,14 @@ impl Domain {
         } else {
             self.end.set(reason);
         }
+    }
+
+    /// Sends an NMI to each vcpu that is up.
+    ///
+    /// # Errors
+    /// KVM refuses.
+    pub fn send_nmi(&self) -> Result<(), KvmError> {
+        (0..self.map.vcpus as u32).try_for_each(|id| self.vm.interrupt(id, VECTOR_NMI))
     }
 
     /// SCHEDOP_watchdog.

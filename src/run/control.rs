@@ -174,6 +174,12 @@ impl Control for Host {
         self.vcpus.list(&threads.unwrap_or_default())
     }
 
+    fn inject_nmi(&mut self) -> Answer {
+        let running = self.running.as_ref().ok_or_else(over)?;
+        let sent = running.domain.send_nmi();
+        sent.map_err(|e| QmpError::generic(e.to_string()))
+    }
+
     fn memory(&self) -> u64 {
         self.config.memory.size
     }

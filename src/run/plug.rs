@@ -379,6 +379,10 @@ impl Host {
 
     pub(super) fn put_medium(&mut self, name: &str, node: &str, fds: &mut dyn FdSource) -> Answer {
         let disk = self.removable(name)?;
+        if !disk.tray_open {
+            let why = format!("Tray of device '{name}' is not open");
+            return Err(QmpError::generic(why));
+        }
         if disk.config.node.is_some() {
             let why = format!("There already is a medium in device '{name}'");
             return Err(QmpError::generic(why));

@@ -55,10 +55,7 @@ pub fn restarts() -> Result<(), Failed> {
     shut_down(&libvirt, &mut console)?;
     libvirt.virsh("autostart guest")?;
     libvirt.says("dominfo guest", &["Autostart: enable"])?;
-    libvirt.kill_daemon()?;
-    // libvirtd starts them once after the machine does.
-    std::fs::remove_file("/run/libvirt/qemu/autostarted")?;
-    libvirt.start_daemon()?;
+    libvirt.restart_machine()?;
     libvirt.comes("domstate guest", "running", SOON)?;
     libvirt.virsh("destroy guest")?;
     libvirt.is_clean("guest")

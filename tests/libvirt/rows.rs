@@ -125,7 +125,13 @@ fn pauses(libvirt: &Libvirt, guest: &mut Session) -> Result<(), Failed> {
         libvirt.virsh("resume guest")?;
         libvirt.says("domstate guest --reason", &["running (unpaused)"])?;
     }
-    guest.says("echo awake", "awake", PATIENCE)
+    guest.says("echo awake", "awake", PATIENCE)?;
+    libvirt.virsh("inject-nmi guest")?;
+    for vcpu in 0..2 {
+        let noted = format!("dmesg | grep -q 'NMI received for unknown reason 00 on CPU {vcpu}'");
+        becomes(guest, &noted)?;
+    }
+    Ok(())
 }
 
 /// The balloon: the guest gives memory back, and has it again.

@@ -225,6 +225,14 @@ impl Libvirt {
         Ok(())
     }
 
+    /// End libvirtd, and start it as the machine does when it comes up.
+    pub fn restart_machine(&mut self) -> Result<(), Failed> {
+        self.kill_daemon()?;
+        // It starts domains by itself once after the machine does.
+        fs::remove_file("/run/libvirt/qemu/autostarted")?;
+        self.start_daemon()
+    }
+
     /// A virsh that is not started yet, of these words.
     pub fn client(&self, words: &[&str]) -> Command {
         let mut command = self.command("virsh");

@@ -144,6 +144,19 @@ impl Session {
         }
     }
 
+    /// Log in to the Debian image as root when its prompt comes, to a shell that
+    /// [`Session::shell`] knows.
+    pub fn log_in(&mut self, patience: Duration) -> Result<(), Failed> {
+        self.expect("debian login: ", patience)?;
+        self.send("root\r")?;
+        self.expect("Password: ", PATIENCE)?;
+        self.send("xenner\r")?;
+        self.expect("root@debian:~# ", PATIENCE)?;
+        // Its echo is not to be taken for the prompt.
+        self.send("export PS1='xenner:''/root# ' TERM=dumb; exec sh\r")?;
+        self.expect(PROMPT, PATIENCE).map(drop)
+    }
+
     /// The guest's kernel log has no line that matches `trouble` (a regular expression) or one of
     /// the patterns that mean trouble everywhere.
     pub fn quiet_log(&mut self, trouble: &str) -> Result<(), Failed> {

@@ -32,7 +32,7 @@ struct GuestTest {
     rig: Option<&'static str>,
 }
 
-const GUEST_TESTS: [GuestTest; 7] = [
+const GUEST_TESTS: [GuestTest; 8] = [
     GuestTest {
         program: "pvtest",
         what: "PV test kernels",
@@ -74,6 +74,12 @@ const GUEST_TESTS: [GuestTest; 7] = [
         what: "The monitor",
         quick: Some(""),
         rig: Some(""),
+    },
+    GuestTest {
+        program: "qemu",
+        what: "The monitor beside QEMU's",
+        quick: Some(""),
+        rig: None,
     },
 ];
 /// The guest tests in the rig end within this time.
@@ -200,10 +206,12 @@ pub fn test(ws: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     // The guest tests come later, built as they are shipped.
     let mut units = ws.cargo();
     units.args(workspace).env("XENNER_TEST_GUESTS", "no");
-    tally.check("Tools that unit tests use", || {
-        units.env("PATH", with_image_tools(ws)?);
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    tally.check("QEMU's programs, which tests compare with", || {
+        path = with_qemus_programs(ws)?;
         Ok(())
     });
+    units.env("PATH", &path);
     tally.tests("Unit and integration tests", &mut units);
     tally.check("Building and fetching what guests need", || {
         builds::xenner(ws)?;
@@ -216,7 +224,8 @@ pub fn test(ws: &Workspace, args: &TestArgs) -> Result<ExitCode> {
             continue;
         };
         let name = format!("{} on {}", test.what, flavour());
-        tally.tests(&name, &mut guest_tests(ws, test.program, chosen));
+        let mut command = guest_tests(ws, test.program, chosen);
+        tally.tests(&name, command.env("PATH", &path));
     }
     tally.check("libvirt, which tests run for themselves", || {
         packages::install_libvirt()
@@ -229,12 +238,14 @@ pub fn test(ws: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     Ok(tally.close())
 }
 
-/// `PATH` with QEMU's image tools, which the tests of disk images compare with.
-fn with_image_tools(ws: &Workspace) -> Result<OsString> {
-    let dir = ws.assets().join("image-tools");
+/// `PATH` with QEMU and its image tools.
+fn with_qemus_programs(ws: &Workspace) -> Result<OsString> {
+    let dir = ws.assets().join("qemu-programs");
     std::fs::create_dir_all(&dir).map_err(Error::file("make", &dir))?;
     packages::qemu_img(ws)?.write_script(&dir.join("qemu-img"))?;
     packages::qemu_io(ws)?.write_script(&dir.join("qemu-io"))?;
+    let qemu = packages::Qemu::ensure(ws)?;
+    qemu.write_script(&dir.join("qemu-system-x86_64"))?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     let all = std::iter::once(dir).chain(std::env::split_paths(&path));
     std::env::join_paths(all).map_err(|_| Error::Answer {

@@ -13,6 +13,8 @@ pub const VECTOR_EVENT: u8 = 0xf0;
 pub const VECTOR_TIMER: u8 = 0xf1;
 /// Interrupt vector: another vcpu wants this one's TLB flushed, or its attention.
 pub const VECTOR_CALL: u8 = 0xf2;
+/// Interrupt vector: the VMM wants the guest to get an NMI on this vcpu.
+pub const VECTOR_NMI: u8 = 0xf3;
 
 /// What the emulator wants of the VMM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,9 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use xenner_emu_abi::boot::FLAG_RING0_SLOW;
 use xenner_emu_abi::layout::TRAMPOLINE_VA;
-use xenner_emu_abi::mailbox::{CrashReason, Regs, VECTOR_CALL, VECTOR_EVENT, VECTOR_TIMER};
+use xenner_emu_abi::mailbox::{
+    CrashReason, Regs, VECTOR_CALL, VECTOR_EVENT, VECTOR_NMI, VECTOR_TIMER,
+};
 use xenner_xen_abi::callback::{
     CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_SYSCALL, CALLBACKTYPE_SYSCALL32,
     CALLBACKTYPE_SYSENTER,
@@ -24,7 +26,7 @@ use crate::hypercall::{self, vcpu_op};
 use crate::mem::{
     boot_info, current, extable_fixup, interrupted_frame, read_guest_u8, return_frame,
 };
-use crate::percpu::{MASK_EVENTS, Vcpu};
+use crate::percpu::{MASK_EVENTS, STATE_UP, Vcpu};
 use crate::{event, smp, time, time_area, vmm};
 
 /// Pseudo vectors of the entry code.
@@ -161,6 +163,13 @@ fn interrupt(me: &Vcpu, vector: u32) {
             time_area::follow(me);
             if me.idle_rsp.get() == 0 || !me.idle.load(Relaxed) {
                 vcpu_op::park_if_down(me);
+            }
+        }
+        VECTOR_NMI => {
+            cpu::wrmsr(X2APIC_EOI, 0);
+            // one that is not there gets none when it comes
+            if me.state.load(Relaxed) == STATE_UP {
+                me.nmi_pending.store(true, SeqCst);
             }
         }
         // spurious interrupts want no EOI

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::tools::write_launcher;
 use crate::apt::{self, Apt};
 use crate::error::{Error, Result};
 use crate::process::{capture, in_path};
@@ -115,26 +116,38 @@ impl Qemu {
         &self.program
     }
 
-    /// Give `command` the environment in which this QEMU finds its libraries.
-    pub fn set_environment(&self, command: &mut Command) {
-        if let Some(tree) = &self.tree {
-            let modules = tree.join("usr/lib/x86_64-linux-gnu/qemu");
-            command.env("QEMU_MODULE_DIR", modules);
-            if let Ok(path) = std::env::join_paths(self.libraries()) {
-                command.env("LD_LIBRARY_PATH", path);
-            }
-        }
+    /// The environment in which this QEMU finds its libraries.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let Some(tree) = &self.tree else {
+            return Vec::new();
+        };
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let modules = text(&tree.join("usr/lib/x86_64-linux-gnu/qemu"));
+        let libraries: Vec<_> = self.libraries().iter().map(|dir| text(dir)).collect();
+        vec![
+            ("QEMU_MODULE_DIR".to_owned(), modules),
+            ("LD_LIBRARY_PATH".to_owned(), libraries.join(":")),
+        ]
+    }
+
+    /// Write a script `to` that runs it, so that its place need not be known.
+    pub fn write_script(&self, to: &Path) -> Result<()> {
+        let arguments = self.own_arguments();
+        write_launcher(to, &self.program, &self.environment(), &arguments)
+    }
+
+    /// Where it finds its firmware, if not by itself.
+    fn own_arguments(&self) -> Vec<String> {
+        let dirs = self.firmware().into_iter();
+        let dirs = dirs.filter(|_| self.tree.is_some());
+        dirs.flat_map(|dir| ["-L".to_owned(), dir.to_string_lossy().into_owned()])
+            .collect()
     }
 
     /// A command that starts it, firmware directories set.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        self.set_environment(&mut command);
-        if self.tree.is_some() {
-            for dir in self.firmware() {
-                command.arg("-L").arg(dir);
-            }
-        }
+        command.envs(self.environment()).args(self.own_arguments());
         command
     }
 }

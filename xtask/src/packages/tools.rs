@@ -51,19 +51,38 @@ impl Tool {
 
     /// Write a script `to` that runs it, so that its place need not be known.
     pub fn write_script(&self, to: &Path) -> Result<()> {
-        use std::os::unix::fs::PermissionsExt;
-        let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
-        let program = quoted(&self.program.to_string_lossy());
-        let script = if self.libraries.is_empty() {
-            format!("#!/bin/sh\nexec {program} \"$@\"\n")
+        let path = self.library_path();
+        let libraries = [("LD_LIBRARY_PATH".to_owned(), path)];
+        let environment = if self.libraries.is_empty() {
+            &[][..]
         } else {
-            let path = quoted(&self.library_path());
-            format!("#!/bin/sh\nLD_LIBRARY_PATH={path} exec {program} \"$@\"\n")
+            &libraries
         };
-        write_whole(to, script.as_bytes())?;
-        std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o755))
-            .map_err(Error::file("make executable", to))
+        write_launcher(to, &self.program, environment, &[])
     }
+}
+
+/// Write a script `to` that runs `program` with this environment and these arguments before its own.
+pub fn write_launcher(
+    to: &Path,
+    program: &Path,
+    environment: &[(String, String)],
+    arguments: &[String],
+) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+    let mut script = "#!/bin/sh\n".to_owned();
+    for (name, value) in environment {
+        script.push_str(&format!("{name}={} ", quoted(value)));
+    }
+    script.push_str(&format!("exec {}", quoted(&program.to_string_lossy())));
+    for argument in arguments {
+        script.push_str(&format!(" {}", quoted(argument)));
+    }
+    script.push_str(" \"$@\"\n");
+    write_whole(to, script.as_bytes())?;
+    std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o755))
+        .map_err(Error::file("make executable", to))
 }
 
 fn tool(ws: &Workspace, name: &str, package: &str) -> Result<Tool> {

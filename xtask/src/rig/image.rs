@@ -2,7 +2,6 @@
 //! programs of this machine with the shared libraries that they need.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::builds;
 use crate::error::Result;
@@ -96,14 +95,8 @@ impl Image {
 
     /// Add QEMU and its firmware, for a guest inside the machine.
     pub fn qemu(&mut self, qemu: &Qemu) -> Result<()> {
-        let mut environment = Command::new("env");
-        qemu.set_environment(&mut environment);
-        let text = |os: &std::ffi::OsStr| os.to_string_lossy().into_owned();
-        let variables: Vec<(String, String)> = environment
-            .get_envs()
-            .filter_map(|(k, v)| Some((text(k), text(v?))))
-            .collect();
-        self.programs.program_with(qemu.program(), &variables)?;
+        self.programs
+            .program_with(qemu.program(), &qemu.environment())?;
         for name in FIRMWARE {
             let found = qemu
                 .firmware()
