@@ -8,6 +8,7 @@ mod life;
 mod rows;
 #[path = "../support/mod.rs"]
 mod support;
+mod table;
 mod vivm;
 
 use std::process::{ExitCode, Stdio};
@@ -29,10 +30,11 @@ fn main() -> ExitCode {
     if let Some(code) = in_namespaces() {
         return code;
     }
-    let stories: [(&str, Story); 10] = [
+    let stories: &[(&str, Story)] = &[
         ("probe", probe),
         ("rows", rows::rows),
         ("consoles", consoles::consoles),
+        ("console-ends", consoles::ends),
         ("restarts", life::restarts),
         ("crash", life::crash),
         ("rounds", life::rounds),
@@ -41,8 +43,10 @@ fn main() -> ExitCode {
         ("virt-install", debian::virt_install),
         ("example", debian::example),
         ("vivm", vivm::stories),
+        ("table", table::table),
     ];
-    support::main(stories.map(|(name, run)| libvirt_test(name, run)).into())
+    let trials = stories.iter().map(|(name, run)| libvirt_test(name, *run));
+    support::main(trials.collect())
 }
 
 fn libvirt_test(name: &str, run: Story) -> Trial {
@@ -56,7 +60,13 @@ fn libvirt_test(name: &str, run: Story) -> Trial {
         _ => {}
     }
     let missing = libvirt::missing().or_else(|| support::missing(&files));
-    trial_unless(missing, name.to_owned(), run)
+    let story = name.to_owned();
+    trial_unless(missing, name.to_owned(), move || {
+        libvirt::forget_commands();
+        run()?;
+        table::told(story, libvirt::commands());
+        Ok(())
+    })
 }
 
 /// The questions about an emulator that libvirt does not know yet: how long the

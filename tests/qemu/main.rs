@@ -26,9 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What answers have that the QEMU of some release does not know: newer than Debian 12's.
 const NEWER: [&str; 1] = ["[].acpi is not in the schema"];
 
+/// Questions to a pair.
+type Story = fn() -> Result<(), Failed>;
+
 fn main() -> ExitCode {
-    let stories: [(&str, fn() -> Result<(), Failed>); 2] =
-        [("nothing", nothing), ("domain", domain)];
+    let stories: [(&str, Story); 2] = [("nothing", nothing), ("domain", domain)];
     let missing = || {
         let version = Command::new("qemu-system-x86_64").arg("--version").output();
         match version.is_ok_and(|output| output.status.success()) {

@@ -3,10 +3,12 @@
 //! libvirt has its own, so that the machine's libvirt is not touched. What is
 //! left of them ends with the namespaces.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
@@ -53,6 +55,30 @@ const HARMLESS: [&str; 8] = [
     "cgroup",
     "vcpu unplug request timed out",
 ];
+
+/// The programs that were run since [`forget_commands`], virsh's own commands in its place.
+static COMMANDS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Begin the list of commands anew.
+pub fn forget_commands() {
+    COMMANDS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clear();
+}
+
+/// The list of commands.
+pub fn commands() -> BTreeSet<String> {
+    COMMANDS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
+}
+
+fn note_command(name: &str) {
+    let mut commands = COMMANDS.lock().unwrap_or_else(PoisonError::into_inner);
+    commands.insert(name.to_owned());
+}
 
 /// Run this program again as root of namespaces of its own, unless it is there.
 pub fn in_namespaces() -> Option<ExitCode> {
@@ -174,6 +200,7 @@ impl Libvirt {
 
     /// A program with the environment, and the rights, of this libvirt's owner.
     pub fn command(&self, program: &str) -> Command {
+        note_command(program);
         let mut command = match self.owner {
             Owner::System => Command::new(program),
             Owner::Session => {
@@ -241,6 +268,10 @@ impl Libvirt {
             Owner::Session => "qemu:///session",
         };
         command.args(["--connect", uri]).args(words);
+        words
+            .first()
+            .into_iter()
+            .for_each(|name| note_command(name));
         command
     }
 
