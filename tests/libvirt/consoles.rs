@@ -58,10 +58,10 @@ pub fn ends() -> Result<(), Failed> {
     let devices = format!(
         "<serial type='tcp'>
            <source mode='bind' host='127.0.0.1' service='4555'/><protocol type='raw'/>
-           <log file='{log}'/><target port='1'/>
+           <log file='{log}'/>
          </serial>
-         <serial type='unix'><source mode='bind' path='{SOCKET}'/><target port='2'/></serial>
-         <serial type='file'><source path='{file}'/><target port='3'/></serial>"
+         <serial type='unix'><source mode='bind' path='{SOCKET}'/></serial>
+         <serial type='file'><source path='{file}'/></serial>"
     );
     let mut console = boot(&libvirt, &linux(&devices))?;
     let guest = &mut console;
