@@ -9,6 +9,7 @@ mod cpio;
 mod debian;
 mod error;
 mod initramfs;
+mod libvirt;
 mod observe;
 mod packages;
 mod process;
@@ -43,6 +44,8 @@ enum Task {
     Image(debian::ImageArgs),
     /// Check and test everything, on this machine's KVM and in the rig
     Test(test::TestArgs),
+    /// Test domains under the libvirt of another Debian, without installing it
+    Libvirt(libvirt::LibvirtArgs),
     /// Fetch kernels, busybox, xenstore tools and QEMU into the cache
     Fetch,
     /// Run a command in a machine with kvm_amd, emulated by QEMU TCG
@@ -83,6 +86,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Debian(args) => debian::debian(&ws, args),
         Task::Image(args) => debian::image(&ws, args),
         Task::Test(args) => test::test(&ws, args),
+        Task::Libvirt(args) => libvirt::libvirt(&ws, args),
         Task::Fetch => packages::fetch_all(&ws),
         Task::Rig(args) => rig::rig(&ws, args),
         Task::Bench(args) => observe::bench::bench(&ws, args),

@@ -381,7 +381,7 @@ fn rig_run(
 }
 
 /// The file of a test program of the root package, built for release.
-fn test_program(ws: &Workspace, name: &str) -> Result<PathBuf> {
+pub fn test_program(ws: &Workspace, name: &str) -> Result<PathBuf> {
     let mut build = ws.cargo();
     build.args([
         "test",

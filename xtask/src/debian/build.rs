@@ -2,7 +2,6 @@
 //! or in a user namespace, or under fakechroot), mke2fs the file system. No
 //! loop device and no mount of it is needed.
 
-use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +9,7 @@ use std::process::Command;
 use super::disk::{self, BootFiles};
 use crate::apt::Apt;
 use crate::error::{Error, Result};
-use crate::packages::{self, files_below};
+use crate::packages::{self, LEFT_OUT, files_below};
 use crate::process::{capture, in_path};
 use crate::ui;
 use crate::workspace::{Workspace, make_dir};
@@ -56,14 +55,6 @@ const PACKAGES: [&str; 28] = [
     "nano",
     "fdisk",
     "file",
-];
-
-/// What nobody reads in a guest of a test: dpkg leaves it out.
-const LEFT_OUT: [&str; 4] = [
-    "path-exclude=/usr/share/doc/*",
-    "path-include=/usr/share/doc/*/copyright",
-    "path-exclude=/usr/share/man/*",
-    "path-exclude=/usr/share/locale/*",
 ];
 
 /// Which image.
@@ -163,16 +154,7 @@ fn tree_archive(ws: &Workspace, variant: Variant, scratch: &Path) -> Result<Path
     apt.update()?;
     let additions = additions(ws, &apt, scratch)?;
     let tree = scratch.join("tree.tar");
-    let program = packages::mmdebstrap(ws)?;
-    let mut command = Command::new("perl");
-    command
-        .arg(&program)
-        .env("PATH", with_directory_of(&program));
-    command.args(["--variant=minbase", "--format=tar", "--architectures=amd64"]);
-    command.arg(format!("--include={}", variant.packages()));
-    for option in LEFT_OUT.iter().chain(&["force-unsafe-io"]) {
-        command.arg(format!("--dpkgopt={option}"));
-    }
+    let mut command = packages::bootstrap(ws, &variant.packages())?;
     // Early, because the initrd is made by one of the settings.
     command.arg(format!("--essential-hook=tar-in {} /", additions.display()));
     command.arg(format!("--customize-hook={SETTLE}"));
@@ -180,14 +162,6 @@ fn tree_archive(ws: &Workspace, variant: Variant, scratch: &Path) -> Result<Path
     command.env("SOURCE_DATE_EPOCH", DATE);
     capture("mmdebstrap", &mut command)?;
     Ok(tree)
-}
-
-/// `PATH` with the directory of `program` before it: mmdebstrap has helpers beside it.
-fn with_directory_of(program: &Path) -> OsString {
-    let mut path = program.parent().unwrap_or(program).as_os_str().to_owned();
-    path.push(":");
-    path.push(std::env::var_os("PATH").unwrap_or_default());
-    path
 }
 
 /// An archive of the files that are the project's own, and the local package.

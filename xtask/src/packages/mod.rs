@@ -2,6 +2,7 @@
 //! xenstore tools, and QEMU. Each `ensure`-like function is instant when the
 //! cache has it already. libvirt alone is installed.
 
+mod bootstrap;
 mod libvirt;
 mod qemu;
 mod tools;
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::ui;
 use crate::workspace::{Workspace, make_dir, write_whole};
 
+pub use bootstrap::{LEFT_OUT, bootstrap};
 pub use libvirt::install as install_libvirt;
 pub use qemu::Qemu;
 pub use tools::{Tool, ethtool, iperf3, qemu_img, qemu_io};
@@ -232,11 +234,6 @@ pub fn busybox(ws: &Workspace) -> Result<PathBuf> {
 pub fn xenstore_tools(ws: &Workspace) -> Result<PathBuf> {
     let packages = ["xenstore-utils", "libxenstore4", "libxentoolcore1"];
     tree(ws, "xenstore-tools", &packages)
-}
-
-/// The program mmdebstrap (in Perl), which makes a Debian tree without being installed.
-pub fn mmdebstrap(ws: &Workspace) -> Result<PathBuf> {
-    Ok(tree(ws, "mmdebstrap", &["mmdebstrap"])?.join("usr/bin/mmdebstrap"))
 }
 
 /// GRUB as a PV kernel, which reads the menu from a disk of its domain.
