@@ -8,6 +8,7 @@ use std::process::{Child, ExitCode, Stdio};
 
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
+use support::conversation::{change, golden};
 use support::qmp::Qmp;
 use support::{asset, trial, xenner};
 
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         trial("ends".into(), &pvtest, ends),
         trial("disks".into(), &pvtest, disks),
         trial("vcpus".into(), &pvtest, vcpus),
+        trial("libvirt".into(), &pvtest, libvirt),
     ])
 }
 
@@ -41,8 +43,13 @@ impl Domain {
         let dir = tempfile::tempdir()?;
         let socket = dir.path().join("qmp");
         let option = format!("unix:{},server=on,wait=off", socket.display());
+        let memory: &[&str] = match more.contains(&"-m") {
+            true => &[],
+            false => &["-m", "64"],
+        };
         let child = xenner()
-            .args(["-S", "-nodefaults", "-m", "64", "-append", "test=version"])
+            .args(["-S", "-nodefaults", "-append", "test=version"])
+            .args(memory)
             .arg("-kernel")
             .arg(asset("pvtest"))
             .args(["-qmp", &option])
@@ -142,6 +149,39 @@ fn ends() -> Result<(), Failed> {
     let data = domain.expect("SHUTDOWN")?;
     same(data["reason"].as_str(), Some("guest-shutdown"))?;
     domain.ends_with(0)
+}
+
+/// A domain with the devices of the one whose start was heard, asked the same.
+fn libvirt() -> Result<(), Failed> {
+    let image = tempfile::NamedTempFile::new()?;
+    image.as_file().set_len(1 << 20)?;
+    let file = json!({"driver": "file", "filename": image.path(), "node-name": "s"});
+    let raw = json!({"driver": "raw", "file": "s", "node-name": "f", "read-only": false});
+    let disk = json!({"driver": "virtio-blk-pci", "drive": "f", "id": "virtio-disk0"});
+    let [file, raw, disk] = [file, raw, disk].map(|value| value.to_string());
+    let mut words = vec!["-no-shutdown", "-m", "256", "-smp", "1,maxcpus=3,sockets=3"];
+    words.extend(["-blockdev", &file, "-blockdev", &raw, "-device", &disk]);
+    words.extend(["-device", "ide-cd,id=ide0-1-0"]);
+    words.extend(["-device", "virtio-balloon-pci,id=balloon0"]);
+    for name in ["start-9.0", "start-11.3"] {
+        let mut domain = Domain::start(&words)?;
+        let start = golden(name).ok_or("a line that is no exchange")?;
+        // They have agreed on the protocol.
+        for exchange in &start[1..] {
+            let mut arguments = exchange.ask["arguments"].clone();
+            if arguments.is_null() {
+                arguments = json!({});
+            }
+            let answer = domain.ask(exchange.command(), arguments)?;
+            if let Some(what) = change(&exchange.get, &answer) {
+                let ask = &exchange.ask;
+                return Err(format!("{name}: {ask} is answered by {what}: {answer}").into());
+            }
+        }
+        domain.expect("RESUME")?;
+        domain.expect("SHUTDOWN")?;
+    }
+    Ok(())
 }
 
 /// As libvirt plugs a disk in and out and changes the medium of a drive.

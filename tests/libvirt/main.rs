@@ -5,11 +5,13 @@ mod consoles;
 mod debian;
 mod guest;
 mod life;
+mod manager;
 mod rows;
 #[path = "../support/mod.rs"]
 mod support;
 mod table;
 mod vivm;
+mod words;
 
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     }
     let stories: &[(&str, Story)] = &[
         ("probe", probe),
+        ("words", words::words),
         ("rows", rows::rows),
         ("consoles", consoles::consoles),
         ("console-ends", consoles::ends),
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         ("rounds", life::rounds),
         ("linux-rounds", life::linux_rounds),
         ("session", session),
+        ("manager", manager::manager),
         ("virt-install", debian::virt_install),
         ("example", debian::example),
         ("vivm", vivm::stories),
@@ -57,6 +61,7 @@ fn libvirt_test(name: &str, run: Story) -> Trial {
         "example" => files.extend(["debian.img", "grub"].map(support::image)),
         "virt-install" => files.push("/usr/bin/virt-install".into()),
         "vivm" => files.push(vivm::program()),
+        "manager" => files.extend(manager::PROGRAMS.map(Into::into)),
         _ => {}
     }
     let missing = libvirt::missing().or_else(|| support::missing(&files));

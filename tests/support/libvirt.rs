@@ -126,6 +126,8 @@ pub struct Libvirt {
     owner: Owner,
     daemon: Option<Child>,
     logger: Option<Child>,
+    /// What libvirtd says to emulators, and what it hears, is written there.
+    words: Option<PathBuf>,
 }
 
 impl Libvirt {
@@ -137,6 +139,7 @@ impl Libvirt {
             owner,
             daemon: None,
             logger: None,
+            words: None,
         };
         libvirt.furnish()?;
         if owner == Owner::System {
@@ -232,6 +235,11 @@ impl Libvirt {
     pub fn start_daemon(&mut self) -> Result<(), Failed> {
         let log = File::options().create(true).append(true).open(self.log())?;
         let mut command = self.command("libvirtd");
+        if let Some(file) = &self.words {
+            command.env("LIBVIRT_LOG_FILTERS", "2:qemu.qemu_monitor");
+            let outputs = format!("3:stderr 2:file:{}", file.display());
+            command.env("LIBVIRT_LOG_OUTPUTS", outputs);
+        }
         self.daemon = Some(command.stdout(log.try_clone()?).stderr(log).spawn()?);
         let end = Instant::now() + SOON;
         while self.virsh("version").is_err() {
@@ -241,6 +249,15 @@ impl Libvirt {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
+    }
+
+    /// Have a new libvirtd write what it says to emulators, and what it hears, to this file.
+    pub fn listen(&mut self) -> Result<PathBuf, Failed> {
+        let file = self.dir.path().join("words.log");
+        self.words = Some(file.clone());
+        self.kill_daemon()?;
+        self.start_daemon()?;
+        Ok(file)
     }
 
     /// End libvirtd at once; domains go on.
@@ -333,17 +350,27 @@ impl Libvirt {
 
     /// Nothing of the domain is left, and the log has no error.
     pub fn is_clean(&self, domain: &str) -> Result<(), Failed> {
+        self.left_nothing(domain)?;
+        self.log_is_clean()
+    }
+
+    /// Nothing of the domain is left.
+    pub fn left_nothing(&self, domain: &str) -> Result<(), Failed> {
         let end = Instant::now() + SOON;
         loop {
             let left = self.left_of(domain)?;
             if left.is_empty() {
-                break;
+                return Ok(());
             }
             if Instant::now() > end {
                 return Err(format!("{domain} left {left:?}").into());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// libvirtd's log has no error.
+    pub fn log_is_clean(&self) -> Result<(), Failed> {
         let log = self.log_text();
         let bad = |line: &&str| {
             line.contains(": error :") && !HARMLESS.iter().any(|text| line.contains(text))

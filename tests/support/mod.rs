@@ -7,6 +7,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub mod conversation;
 pub mod counters;
 pub mod disks;
 pub mod libvirt;

@@ -63,7 +63,7 @@ pub struct LibvirtArgs {
     /// Whose libvirt
     #[arg(long, value_enum, default_value = "trixie")]
     suite: Suite,
-    /// Write what libvirt says to xenner to tests/golden (story `probe`)
+    /// Write what libvirt says to xenner to tests/golden (story `words`)
     #[arg(long)]
     record: bool,
     /// Words that the names of the stories hold; all without
