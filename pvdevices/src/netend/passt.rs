@@ -2,17 +2,20 @@
 //! other end of a stream socket. It needs no rights and ends when that socket closes.
 
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use log::{debug, info};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::sockopt;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::config::{ForwardProtocol, UserConfig};
 use super::{NetEndError, StreamEnd};
@@ -62,14 +65,25 @@ impl Process {
 
 /// Starts passt and connects to it.
 pub(super) fn start(name: &str, config: &UserConfig) -> Result<StreamEnd, NetEndError> {
+    start_program(Path::new("passt"), name, config)
+}
+
+fn start_program(
+    program: &Path,
+    name: &str,
+    config: &UserConfig,
+) -> Result<StreamEnd, NetEndError> {
     let (ours, theirs) =
         UnixStream::pair().map_err(NetEndError::host("make a socket for passt"))?;
     for socket in [&ours, &theirs] {
         widen(socket);
     }
-    let mut child = Command::new("passt")
-        .args(arguments(config))
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
+    // passt closes every other descriptor from standard error on, and that as well if its socket has a
+    // lower number (2024 and later). Another child that starts now has the socket until it ends.
+    fcntl_setfd(&theirs, FdFlags::empty()).map_err(NetEndError::host("hand passt its socket"))?;
+    let mut child = Command::new(program)
+        .args(arguments(config, &theirs))
+        .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         // Ctrl-C is for xenner, which ends passt when the guest has shut down.
@@ -78,10 +92,11 @@ pub(super) fn start(name: &str, config: &UserConfig) -> Result<StreamEnd, NetEnd
         .map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => NetEndError::NoPasst(error),
             _ => NetEndError::Run {
-                path: "passt".into(),
+                path: program.into(),
                 source: error,
             },
         })?;
+    drop(theirs);
     let stderr = child.stderr.take();
     let said = Arc::default();
     let mut process = Process { child, said };
@@ -111,12 +126,11 @@ fn widen(socket: &UnixStream) {
 }
 
 /// passt's command line (passt(1)).
-fn arguments(config: &UserConfig) -> Vec<String> {
+fn arguments(config: &UserConfig, socket: &impl AsRawFd) -> Vec<String> {
     let mut args: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| args.extend(words.iter().map(|&word| word.to_owned()));
-    // The socket is its standard input.
     // passt then serves one guest and ends with it.
-    add(&["--foreground", "--fd", "0"]);
+    add(&["--foreground", "--fd", &socket.as_raw_fd().to_string()]);
     match (config.ipv4, config.ipv6) {
         (true, false) => add(&["--ipv4-only"]),
         (false, true) => add(&["--ipv6-only"]),
@@ -154,14 +168,14 @@ fn settle(process: &mut Process, stderr: &mut ChildStderr) -> Result<(), NetEndE
             .read(&mut buf)
             .map_err(NetEndError::host("read what passt says"))?
         {
-            0 => {
-                let status = process
-                    .child
-                    .wait()
-                    .map_err(NetEndError::host("wait for passt"))?;
-                let line = last_line(&said).unwrap_or("it says nothing");
-                return Err(NetEndError::PasstEnded(format!("{line} ({status})")));
-            }
+            0 => match ended(&mut process.child)? {
+                Some(status) => {
+                    let line = last_line(&said).unwrap_or("it says nothing");
+                    return Err(NetEndError::PasstEnded(format!("{line} ({status})")));
+                }
+                // It goes on without a word.
+                None => break,
+            },
             count => keep(&mut said, &buf[..count]),
         }
     }
@@ -169,8 +183,18 @@ fn settle(process: &mut Process, stderr: &mut ChildStderr) -> Result<(), NetEndE
     Ok(())
 }
 
-fn readable(stderr: &ChildStderr, patience: Duration) -> io::Result<bool> {
-    let mut fds = [PollFd::new(stderr, PollFlags::IN)];
+/// How a process that has closed its standard error ends, if it is about to.
+fn ended(child: &mut Child) -> Result<Option<ExitStatus>, NetEndError> {
+    let mut end = || {
+        let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+        readable(&process, START)?;
+        child.try_wait()
+    };
+    end().map_err(NetEndError::host::<io::Error>("wait for passt"))
+}
+
+fn readable(fd: &impl AsFd, patience: Duration) -> io::Result<bool> {
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
     let timeout = Timespec {
         tv_sec: patience.as_secs().cast_signed(),
         tv_nsec: patience.subsec_nanos().into(),
@@ -204,4 +228,47 @@ fn last_line(said: &str) -> Option<&str> {
     said.lines()
         .map(str::trim)
         .rfind(|line| !line.is_empty() && !line.contains("to syslog"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Starts a script in passt's place, which gets `--foreground --fd N` first.
+    fn started(script: &str) -> (Result<StreamEnd, NetEndError>, Duration) {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("passt");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let begin = Instant::now();
+        let end = start_program(&program, "n", &UserConfig::default());
+        (end, begin.elapsed())
+    }
+
+    /// passt 2025-05-03 closes standard error with a socket of a lower number.
+    #[test]
+    fn passt_keeps_its_standard_error_beside_its_socket() {
+        let script = "[ -S /dev/fd/$3 ] || exit 3; [ $3 -gt 2 ] || exec 2>&-\n\
+                      echo MAC: >&2; exec sleep 60";
+        let (end, took) = started(script);
+        end.unwrap();
+        assert!(took < START, "{took:?}");
+    }
+
+    #[test]
+    fn a_passt_that_closes_its_standard_error_runs() {
+        let (end, _) = started("exec 2>&-; exec sleep 60");
+        end.unwrap();
+    }
+
+    #[test]
+    fn a_passt_that_ends_says_why() {
+        let (end, _) = started("echo 'No address' >&2; exit 1");
+        let error = end.unwrap_err().to_string();
+        assert!(error.contains("No address (exit status: 1)"), "{error}");
+    }
 }
