@@ -18,9 +18,11 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
 use support::libvirt::{self, EMULATOR, Libvirt, Owner, in_namespaces, processes};
-use support::{PATIENCE, asset, trial_unless};
+use support::{PATIENCE, asset, run, trial_unless};
 
-use guest::{boot, linux, shut_down};
+use guest::{becomes, boot, linux, shut_down};
+
+const USER_NIC: &str = "<interface type='user'><model type='virtio'/></interface>";
 
 /// The probe of the emulator takes no longer, the least of some.
 const PROBE: Duration = Duration::from_millis(200);
@@ -61,6 +63,7 @@ fn libvirt_test(name: &str, run: Story) -> Trial {
         "example" => files.extend(["debian.img", "grub"].map(support::image)),
         "virt-install" => files.push("/usr/bin/virt-install".into()),
         "vivm" => files.push(vivm::program()),
+        "session" => files.push("/usr/bin/passt".into()),
         "manager" => files.extend(manager::PROGRAMS.map(Into::into)),
         _ => {}
     }
@@ -110,10 +113,19 @@ fn probe() -> Result<(), Failed> {
     libvirt.is_clean("guest")
 }
 
-/// A user without rights.
+/// A user without rights, whose guest has the network that takes none.
 fn session() -> Result<(), Failed> {
     let libvirt = Libvirt::start(Owner::Session)?;
-    let mut console = boot(&libvirt, &linux(""))?;
+    // passt wants to see a way out.
+    run("ip route add default via 10.98.0.2")?;
+    let mut console = boot(&libvirt, &linux(USER_NIC))?;
+    console.shell("ip addr add 10.0.2.15/24 dev eth0", PATIENCE)?;
+    console.shell("ip link set eth0 up", PATIENCE)?;
+    let answered = "grep -q '^10.0.2.2 .* 0x2 ' /proc/net/arp";
+    becomes(
+        &mut console,
+        &format!("{{ ping -c 1 -w 1 10.0.2.2; {answered}; }} >/dev/null"),
+    )?;
     libvirt.says("dominfo guest", &["State: running"])?;
     libvirt.virsh("suspend guest")?;
     libvirt.virsh("resume guest")?;

@@ -45,7 +45,7 @@ const PRIVATE: [(&str, &str); 6] = [
 const SOON: Duration = Duration::from_secs(20);
 /// Lines of libvirtd's log that say nothing about the emulator: clients that have
 /// left, what the machine does not have, and what libvirt refuses by itself.
-const HARMLESS: [&str; 8] = [
+const HARMLESS: [&str; 9] = [
     "End of file while reading data",
     "dnsmasq",
     "virGDBusGet",
@@ -53,6 +53,7 @@ const HARMLESS: [&str; 8] = [
     "dmidecode",
     "ethtool ioctl",
     "cgroup",
+    "virArpTableGet",
     "vcpu unplug request timed out",
 ];
 

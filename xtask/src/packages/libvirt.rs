@@ -10,7 +10,7 @@ use crate::process::{capture, in_path};
 use crate::ui;
 
 /// What the tests run and use, and the package that has it.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("/usr/sbin/libvirtd", "libvirt-daemon"),
     ("/usr/sbin/virtlogd", "libvirt-daemon"),
     (
@@ -20,6 +20,7 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("/usr/bin/virsh", "libvirt-clients"),
     ("/usr/bin/virt-install", "virtinst"),
     ("/usr/share/osinfo", "osinfo-db"),
+    ("/usr/bin/passt", "passt"),
 ];
 
 /// Install what is missing.
