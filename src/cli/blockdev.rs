@@ -191,7 +191,11 @@ pub(super) fn format(
                 data_file: child("data-file", keys, depth)?,
             }
         }
-        "vmdk" => Driver::Vmdk { file },
+        "vmdk" => {
+            // libvirt says so of every format; the flat ones that there are have none
+            keys.take_null("backing");
+            Driver::Vmdk { file }
+        }
         _ => return Err(no_driver("driver", name)),
     })
 }

@@ -84,16 +84,26 @@ const ACCEL_PROPS: [&str; 6] = [
     "thread",
 ];
 
-/// Features that QEMU's processor option has and that change nothing here.
-const CPU_PROPS: [&str; 7] = [
+/// Properties that QEMU's processor option has and that change nothing here.
+const CPU_PROPS: [&str; 11] = [
     "check",
     "enforce",
     "host-cache-info",
     "host-phys-bits",
     "kvm",
+    "kvm-hint-dedicated",
+    "kvm-pv-eoi",
+    "kvm-pv-unhalt",
+    "kvmclock",
     "l3-cache",
     "pmu",
 ];
+
+/// The models that QEMU, and libvirt for a domain that names none, take for any x86 processor.
+const ANY_PROCESSOR: [&str; 2] = ["kvm64", "qemu64"];
+
+/// Features that no PV guest sees, so that they need not be hidden.
+const NEVER_SEEN: [&str; 2] = ["svm", "vmx"];
 
 impl MachineOptions {
     pub(super) fn listing(&self) -> Option<Listing> {
@@ -115,7 +125,9 @@ impl MachineOptions {
             });
         }
         if self.cpu.iter().any(asks_help) {
-            let rows = vec![("host", "the host's processor"), ("max", "the same")];
+            let same = |name| (name, "the same");
+            let mut rows = vec![("host", "the host's processor"), same("max")];
+            rows.extend(ANY_PROCESSOR.map(same));
             return Some(Listing {
                 title: "Processors:",
                 rows,
@@ -165,7 +177,10 @@ impl MachineOptions {
         let value = text("cpu", value)?;
         let mut keys = KeyVals::parse(value, Some("model")).map_err(&in_value)?;
         let model = keys.need_text("model", "host").map_err(&in_value)?;
-        if !["host", "max"].contains(&model.as_str()) {
+        if ANY_PROCESSOR.contains(&model.as_str()) {
+            let note = format!("-cpu {model}: the guest sees the host's processor");
+            config.notes.push(note);
+        } else if !["host", "max"].contains(&model.as_str()) {
             return Err(CliError::Invalid {
                 option: "cpu",
                 value: model,
@@ -178,20 +193,33 @@ impl MachineOptions {
             .map_err(&in_value)?
             .unwrap_or(false);
         keys.accept(&CPU_PROPS);
-        if let Some((feature, setting)) = keys.take_rest().into_iter().next() {
-            if parse_bool(&setting).is_some() {
-                let what = "Switching single processor features is";
+        let mut wanted = Vec::new();
+        for (key, setting) in keys.take_rest() {
+            let (feature, on) = match (key.strip_prefix('-'), parse_bool(&setting)) {
+                (_, None) => {
+                    return Err(CliError::Invalid {
+                        option: "cpu",
+                        value: format!("{key}={setting}"),
+                        problem: "is not a processor property; write 'host' alone".to_owned(),
+                    });
+                }
+                (Some(feature), Some(_)) => (feature, false),
+                (None, Some(on)) => (key.trim_start_matches('+'), on),
+            };
+            if on {
+                wanted.push(feature.to_owned());
+            } else if !NEVER_SEEN.contains(&feature) {
                 return Err(CliError::UnsupportedValue {
                     option: "cpu",
-                    value: feature,
-                    what,
+                    value: feature.to_owned(),
+                    what: "Hiding single processor features is",
                 });
             }
-            return Err(CliError::Invalid {
-                option: "cpu",
-                value: format!("{feature}={setting}"),
-                problem: "is not a processor property; write 'host' alone".to_owned(),
-            });
+        }
+        if !wanted.is_empty() {
+            let list = wanted.join(", ");
+            let note = format!("-cpu: the guest has of these what the host has: {list}");
+            config.notes.push(note);
         }
         Ok(())
     }

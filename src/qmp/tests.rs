@@ -571,7 +571,7 @@ fn the_schema_is_whole_and_says_what_libvirt_looks_for() {
     assert_eq!(nodes["members"][0]["name"], "flat");
     assert_eq!(nodes["members"][0]["default"], Value::Null);
     assert!(find("set-action").is_some());
-    for unannounced in ["query-cpu-definitions", "query-stats", "query-vnc"] {
+    for unannounced in ["query-cpu-model-expansion", "query-stats", "query-vnc"] {
         assert!(find(unannounced).is_none(), "{unannounced}");
     }
 }

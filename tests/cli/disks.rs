@@ -107,6 +107,17 @@ fn formats_are_guessed_only_where_none_is_named() {
 }
 
 #[test]
+fn libvirt_says_of_every_format_that_nothing_is_below() {
+    let file = r#"{"driver":"file","node-name":"f","filename":"a"}"#;
+    let image = r#"{"driver":"vmdk","node-name":"v","file":"f","backing":null}"#;
+    let config = config(&["-blockdev", file, "-blockdev", image]);
+    assert!(matches!(
+        config.block_nodes[1].node.driver,
+        Driver::Vmdk { .. }
+    ));
+}
+
+#[test]
 fn cache_modes_are_three_settings() {
     for (words, direct, no_flush, write_cache) in [
         ("", false, false, true),

@@ -234,6 +234,13 @@ fn machine_accelerator_and_processor() {
         assert_eq!(config(args).machine, machine, "{args:?}");
     }
     assert!(config(&["-cpu", "host,migratable=on"]).cpu.migratable);
+    // what libvirt makes of switches in a domain that names no processor
+    let notes = config(&["-cpu", "qemu64,kvmclock=off,pmu=off,kvm-pv-eoi=on"]).notes;
+    assert_eq!(notes, ["-cpu qemu64: the guest sees the host's processor"]);
+    // libvirt's host-model
+    let notes = config(&["-cpu", "qemu64,aes=on,svm=off,+avx"]).notes;
+    let had = "-cpu: the guest has of these what the host has: aes, avx";
+    assert_eq!(notes[1], had);
     for (args, message) in [
         (
             ["-machine", "q35"],
@@ -252,17 +259,17 @@ fn machine_accelerator_and_processor() {
             "-machine: 'tcg' is not an accelerator of xenner; write 'kvm'",
         ),
         (
-            ["-cpu", "qemu64"],
-            "-cpu: 'qemu64' is not supported; the guest sees the host's processor, write 'host'",
+            ["-cpu", "Westmere"],
+            "-cpu: 'Westmere' is not supported; the guest sees the host's processor, write 'host'",
         ),
         (
             ["-cpu", "host,avx=off"],
-            "-cpu: 'avx': Switching single processor features is not supported by this version; \
+            "-cpu: 'avx': Hiding single processor features is not supported by this version; \
              leave it out",
         ),
         (
-            ["-cpu", "host,+vmx"],
-            "-cpu: '+vmx': Switching single processor features is not supported by this version; \
+            ["-cpu", "host,-sse3"],
+            "-cpu: 'sse3': Hiding single processor features is not supported by this version; \
              leave it out",
         ),
         (

@@ -15,6 +15,23 @@ use crate::support::session::PROMPT;
 
 /// Rounds of starts and ends of a guest that is there at once.
 const ROUNDS: u32 = 100;
+/// Parts of a domain's XML, and whether it runs with them.
+const PROCESSORS: [(&str, bool); 7] = [
+    ("<cpu mode='host-passthrough'/>", true),
+    ("<cpu mode='host-passthrough' migratable='on'/>", true),
+    ("<features><acpi/><pmu state='off'/></features>", true),
+    (
+        "<clock offset='utc'><timer name='kvmclock' present='no'/></clock>",
+        true,
+    ),
+    ("<cpu mode='host-model'/>", true),
+    // libvirt says it by the one model there is, and features
+    ("<cpu mode='custom'><model>Westmere</model></cpu>", true),
+    (
+        "<cpu mode='custom'><model>qemu64</model><feature policy='disable' name='avx'/></cpu>",
+        false,
+    ),
+];
 /// Rounds with Debian's kernel, unless `XENNER_LIBVIRT_ROUNDS` says otherwise.
 const LINUX_ROUNDS: u32 = 2;
 
@@ -137,6 +154,31 @@ fn destroyed(xml: &str, rounds: u32, span: u64) -> Result<(), Failed> {
         libvirt.virsh("destroy guest")?;
         libvirt.says("domstate guest --reason", &["shut off (destroyed)"])?;
         libvirt.is_clean("guest")?;
+    }
+    Ok(())
+}
+
+/// What a domain's XML may say of its processor: it runs, or is refused, and libvirtd lives on.
+pub fn processors() -> Result<(), Failed> {
+    let libvirt = Libvirt::start(Owner::System)?;
+    let kernel = format!("<kernel>{IMAGES}/pvtest</kernel><cmdline>test=serve</cmdline>");
+    let plain = domain(&kernel, "destroy", "");
+    for (cpu, runs) in PROCESSORS {
+        libvirt.define(&plain.replace("<on_poweroff>", &format!("{cpu}<on_poweroff>")))?;
+        let started = libvirt.virsh("start guest");
+        libvirt.virsh("list")?;
+        match (started, runs) {
+            (Ok(_), true) => {
+                libvirt.virsh("destroy guest")?;
+                libvirt.is_clean("guest")?;
+            }
+            (Err(why), false) => {
+                eprintln!("{cpu}: {}", why.message().unwrap_or_default());
+                libvirt.left_nothing("guest")?;
+            }
+            (Ok(_), false) => return Err(format!("{cpu} was taken").into()),
+            (Err(e), true) => return Err(e),
+        }
     }
     Ok(())
 }

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         ("console-ends", consoles::ends),
         ("restarts", life::restarts),
         ("crash", life::crash),
+        ("processors", life::processors),
         ("rounds", life::rounds),
         ("linux-rounds", life::linux_rounds),
         ("session", session),

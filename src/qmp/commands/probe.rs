@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Context;
 use crate::config::{MAX_VCPUS, Machine};
-use crate::qmp::control::Answer;
+use crate::qmp::control::{Answer, VCPU_TYPE};
 use crate::qmp::error::QmpError;
 use crate::qmp::schema;
 use crate::qmp::session;
@@ -20,10 +20,8 @@ pub(super) fn register(table: &mut Table) {
     table.add("query-kvm", query_kvm);
     table.add("query-machines", query_machines);
     table.add("query-command-line-options", query_options);
-    // announced, these make a client ask for processor models, of which there is one
-    table
-        .add("query-cpu-definitions", query_cpu_definitions)
-        .unannounced();
+    table.add("query-cpu-definitions", query_cpu_definitions);
+    // announced, it makes libvirt ask for the host's model, which it then gives to domains
     table
         .add("query-cpu-model-expansion", expand_cpu_model)
         .unannounced();
@@ -247,9 +245,21 @@ qmp_struct! {
     }
 }
 
-/// No models with names: libvirt takes any as a sign that it can choose among QEMU's.
+/// The host's processor, and the name of QEMU's that stands for any. Without one that it knows, libvirt
+/// cannot describe the host's for `host-model`; without any, libvirt 9.0 ends by SIGSEGV at the start
+/// of a domain that has `host-model` (its `virQEMUCapsIsCPUDeprecated`).
 fn query_cpu_definitions(_: &mut Context<'_>, _: Empty) -> Answer<Vec<CpuDefinition>> {
-    Ok(Vec::new())
+    let definition = |name: &str, typename: &str| CpuDefinition {
+        name: name.to_owned(),
+        typename: typename.to_owned(),
+        unavailable: Vec::new(),
+        migration_safe: false,
+        r#static: false,
+    };
+    Ok(vec![
+        definition("host", VCPU_TYPE),
+        definition("qemu64", "qemu64-x86_64-cpu"),
+    ])
 }
 
 qmp_enum! {
