@@ -1,6 +1,8 @@
 //! What virt-manager asks and does: its calls of libvirt, by its language's binding, and the command
 //! that changes domains as its forms do.
 
+use std::os::unix::fs::symlink;
+
 use libtest_mimic::Failed;
 
 use crate::guest::{DISKS, NIC, SHUTDOWN, domain, image};
@@ -15,6 +17,8 @@ pub const PROGRAMS: [&str; 2] = ["/usr/bin/python3", "/usr/bin/virt-xml"];
 /// A running domain in virt-manager's list and window.
 pub fn manager() -> Result<(), Failed> {
     let libvirt = Libvirt::start(Owner::System)?;
+    // As docs/libvirt.md has it: where there is no QEMU.
+    symlink(EMULATOR, "/usr/local/bin/qemu-system-x86_64")?;
     image("first", 64)?;
     image("one.iso", 4)?;
     let kernel = format!("<kernel>{IMAGES}/pvtest</kernel><cmdline>test=serve</cmdline>");

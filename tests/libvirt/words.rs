@@ -8,6 +8,7 @@ use libtest_mimic::Failed;
 use crate::guest::{DISKS, NIC, image, linux};
 use crate::support::conversation::{Exchange, change, golden, heard, write};
 use crate::support::libvirt::{Libvirt, Owner};
+use crate::support::output;
 
 /// Names a directory to write the conversations to.
 const RECORD: &str = "XENNER_RECORD";
@@ -50,11 +51,9 @@ pub fn words() -> Result<(), Failed> {
 
 /// The first two numbers of libvirtd's.
 fn version(libvirt: &Libvirt) -> Result<String, Failed> {
-    let text = libvirt.virsh("version --daemon")?;
-    let number = text
-        .lines()
-        .find_map(|line| line.split_once("against daemon: "));
-    let number = number.ok_or_else(|| format!("virsh version: {text}"))?.1;
+    // virsh's version asks for the emulator's as well.
+    let text = output(libvirt.command("libvirtd").arg("--version"))?;
+    let number = text.split_whitespace().last().unwrap_or_default();
     Ok(number.splitn(3, '.').take(2).collect::<Vec<_>>().join("."))
 }
 

@@ -41,6 +41,15 @@ const PRIVATE: [(&str, &str); 6] = [
     ("cache", "/var/cache/libvirt"),
     ("bin", "/usr/local/bin"),
 ];
+/// The user and the group that Debian's libvirtd looks up when it starts, whatever its settings say;
+/// a package that is not needed otherwise makes them.
+const ACCOUNTS: [(&str, &str); 2] = [
+    (
+        "/etc/passwd",
+        "libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin",
+    ),
+    ("/etc/group", "libvirt-qemu:x:64055:"),
+];
 /// A daemon answers within this time, and a domain that was destroyed is gone.
 const SOON: Duration = Duration::from_secs(20);
 /// Lines of libvirtd's log that say nothing about the emulator: clients that have
@@ -175,7 +184,8 @@ impl Libvirt {
         for name in ["kernel-6.1", "initramfs-devices", "pvtest"] {
             fs::copy(asset(name), Path::new(IMAGES).join(name))?;
         }
-        // Debian's own user for guests may not be there.
+        self.furnish_accounts()?;
+        // Not Debian's own user for guests, who may not be there.
         let settings = "user = \"nobody\"\ngroup = \"nogroup\"\n\
                         security_driver = \"none\"\ncgroup_controllers = []\n";
         fs::write("/etc/libvirt/qemu.conf", settings)?;
@@ -187,6 +197,21 @@ impl Libvirt {
             run("ip link add br0 type bridge")?;
             run("ip addr add 10.98.0.1/24 dev br0")?;
             run("ip link set br0 up")?;
+        }
+        Ok(())
+    }
+
+    /// Add what is missing of [`ACCOUNTS`], in files of the test's own.
+    fn furnish_accounts(&self) -> Result<(), Failed> {
+        for (place, line) in ACCOUNTS {
+            let mut text = fs::read_to_string(place)?;
+            if text.lines().any(|line| line.starts_with("libvirt-qemu:")) {
+                continue;
+            }
+            text.push_str(&format!("{line}\n"));
+            let own = self.dir.path().join(place.replace('/', "-"));
+            fs::write(&own, text)?;
+            run(&format!("mount --bind {} {place}", own.display()))?;
         }
         Ok(())
     }
@@ -243,7 +268,7 @@ impl Libvirt {
         }
         self.daemon = Some(command.stdout(log.try_clone()?).stderr(log).spawn()?);
         let end = Instant::now() + SOON;
-        while self.virsh("version").is_err() {
+        while self.virsh("list").is_err() {
             if Instant::now() > end {
                 return Err(format!("libvirtd does not answer:\n{}", self.log_text()).into());
             }

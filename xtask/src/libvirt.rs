@@ -80,8 +80,7 @@ pub fn libvirt(ws: &Workspace, args: &LibvirtArgs) -> Result<ExitCode> {
     assets::stage(ws)?;
     debian::stage(ws)?;
     let program = test::test_program(ws, "libvirt")?;
-    let recorded = ws.target.join("recorded");
-    make_dir(&recorded)?;
+    let recorded = recorded(ws)?;
     let mut passed = true;
     for story in chosen(&args.stories) {
         ui::step(&format!("{} under {}", named(story), args.suite.name()));
@@ -185,6 +184,16 @@ fn tree(ws: &Workspace, suite: Suite) -> Result<PathBuf> {
     capture("mmdebstrap", command.arg(apt.sources_file()))?;
     std::fs::rename(&archive, &kept).map_err(Error::file("move to", &kept))?;
     Ok(kept)
+}
+
+/// An empty directory for what is recorded.
+fn recorded(ws: &Workspace) -> Result<PathBuf> {
+    let dir = ws.target.join("recorded");
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).map_err(Error::file("remove", &dir))?;
+    }
+    make_dir(&dir)?;
+    Ok(dir)
 }
 
 /// Have what was recorded where the tests look for it.
