@@ -106,8 +106,12 @@ impl Session {
             }
             _ => {}
         }
-        let command = table::find(&name)
-            .ok_or_else(|| not_found(format!("The command {name} has not been found")))?;
+        let command = table::find(&name).ok_or_else(|| {
+            not_found(format!(
+                "The command {name} has not been found{}",
+                why(&name)
+            ))
+        })?;
         let mut context = Context {
             session: self,
             control: &mut *parts.control,
@@ -149,4 +153,12 @@ pub(super) fn version() -> Value {
         "qemu": {"major": major, "minor": minor, "micro": micro},
         "package": format!("xenner {}", env!("CARGO_PKG_VERSION")),
     })
+}
+
+/// What a user may want to know of a command that is not there, whom libvirt shows the answer.
+fn why(command: &str) -> &'static str {
+    match command.starts_with("migrate") {
+        true => ": this version neither saves nor migrates domains",
+        false => "",
+    }
 }

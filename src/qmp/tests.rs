@@ -142,6 +142,12 @@ fn requests_that_are_none_are_refused_in_qemus_words() {
     let desc = "The command frob has not been found";
     let expected = json!({"error": {"class": "CommandNotFound", "desc": desc}, "id": 7});
     assert_eq!(answer, expected);
+    // what virsh shows whoever saves a domain
+    let answer = bench.say(json!({"execute": "migrate-set-parameters"}));
+    let desc = "The command migrate-set-parameters has not been found: this version neither saves \
+                nor migrates domains";
+    assert_eq!(answer["error"]["desc"], desc);
+    assert_eq!(answer["error"]["class"], "CommandNotFound");
 }
 
 /// QEMU 7.2's classes and sentences.

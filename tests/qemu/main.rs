@@ -1,6 +1,6 @@
 //! The monitor's answers beside QEMU's own: the same commands to both. Where QEMU refuses, xenner
 //! has to refuse with an error of the same class; where it answers, xenner's answer has to be one
-//! that QEMU's schema allows.
+//! that the schema allows of the QEMU whose version xenner has.
 
 mod questions;
 mod schema;
@@ -108,7 +108,8 @@ impl Drop for Monitor {
 struct Pair {
     ours: Monitor,
     theirs: Monitor,
-    schema: Schema,
+    /// None if it is of another release.
+    schema: Option<Schema>,
     faults: Vec<String>,
 }
 
@@ -117,7 +118,7 @@ impl Pair {
         let mut pair = Pair {
             ours: Monitor::start(ours, dir, "xenner")?,
             theirs: Monitor::start(theirs, dir, "qemu")?,
-            schema: Schema::new(&Value::Null),
+            schema: None,
             faults: Vec::new(),
         };
         let (ours, theirs) = (pair.ours.next()?, pair.theirs.next()?);
@@ -130,8 +131,16 @@ impl Pair {
             pair.ask(line)?;
         }
         pair.ask(r#"{"execute":"qmp_capabilities"}"#)?;
-        let schema = pair.theirs.ask(r#"{"execute":"query-qmp-schema"}"#)?;
-        pair.schema = Schema::new(&schema);
+        let release = |greeting: &Value| {
+            let version = &greeting["QMP"]["version"]["qemu"];
+            (version["major"].clone(), version["minor"].clone())
+        };
+        if release(&ours) == release(&theirs) {
+            let schema = pair.theirs.ask(r#"{"execute":"query-qmp-schema"}"#)?;
+            pair.schema = Some(Schema::new(&schema));
+        } else {
+            eprintln!("another QEMU than 7.2: only what is refused is compared");
+        }
         Ok(pair)
     }
 
@@ -144,14 +153,14 @@ impl Pair {
             return Ok(());
         }
         let request: Value = serde_json::from_str(line).unwrap_or_default();
-        let (Some(answer), Some(command)) = (ours.get("return"), request["execute"].as_str())
-        else {
+        let (Some(schema), Some(answer), Some(command)) = (
+            &self.schema,
+            ours.get("return"),
+            request["execute"].as_str(),
+        ) else {
             return Ok(());
         };
-        if command == "qmp_capabilities" {
-            return Ok(());
-        }
-        let faults = self.schema.faults(command, answer).into_iter();
+        let faults = schema.faults(command, answer).into_iter();
         let faults = faults.filter(|fault| !NEWER.contains(&fault.as_str()));
         self.faults
             .extend(faults.map(|fault| format!("{line}: {fault}")));

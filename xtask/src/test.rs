@@ -244,8 +244,11 @@ fn with_qemus_programs(ws: &Workspace) -> Result<OsString> {
     std::fs::create_dir_all(&dir).map_err(Error::file("make", &dir))?;
     packages::qemu_img(ws)?.write_script(&dir.join("qemu-img"))?;
     packages::qemu_io(ws)?.write_script(&dir.join("qemu-io"))?;
-    let qemu = packages::Qemu::ensure(ws)?;
-    qemu.write_script(&dir.join("qemu-system-x86_64"))?;
+    // Debian's own where it is installed: the newer one that the rig may need trips over its modules.
+    if process::in_path("qemu-system-x86_64").is_none() {
+        let qemu = packages::Qemu::ensure(ws)?;
+        qemu.write_script(&dir.join("qemu-system-x86_64"))?;
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let all = std::iter::once(dir).chain(std::env::split_paths(&path));
     std::env::join_paths(all).map_err(|_| Error::Answer {
