@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::observe::flavour;
 use crate::packages;
 use crate::process;
-use crate::rig::{Image, Machine};
+use crate::rig::{Image, Machine, Outcome};
 use crate::ui;
 use crate::workspace::Workspace;
 
@@ -84,6 +84,8 @@ const GUEST_TESTS: [GuestTest; 8] = [
 ];
 /// The guest tests in the rig end within this time.
 const RIG_LIMIT: Duration = Duration::from_secs(1800);
+/// Longer than any of them may take.
+const RIG_SILENCE: Duration = Duration::from_secs(400);
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -329,13 +331,21 @@ fn in_rig(ws: &Workspace, tally: &mut Tally) {
         let name = format!("Guest tests in the rig ({what})");
         ui::step(&name);
         let mut lines = Vec::new();
-        let outcome = rig_run(ws, &machine, tests, &mut |line| {
-            println!("{line}");
-            lines.push(line.to_owned());
-        });
+        let mut attempt = || {
+            lines.clear();
+            rig_run(ws, &machine, tests, &mut |line| {
+                println!("{line}");
+                lines.push(line.to_owned());
+            })
+        };
+        let mut outcome = attempt();
+        if outcome.as_ref().is_ok_and(Outcome::machine_is_lost) {
+            ui::step("The rig's own kernel was lost, which is QEMU's doing: once more");
+            outcome = attempt();
+        }
         let failed_before = tally.failed;
         lines.iter().for_each(|line| tally.line("rig", line));
-        match outcome {
+        match outcome.map(|outcome| outcome.status) {
             Ok(Some(0)) => {}
             Ok(Some(_)) if tally.failed > failed_before => {}
             Ok(status) => tally.fail(&format!("{name}: ended with {status:?}")),
@@ -347,6 +357,7 @@ fn in_rig(ws: &Workspace, tally: &mut Tally) {
 fn rig_machine(ws: &Workspace) -> Machine {
     Machine {
         limit: RIG_LIMIT,
+        silence: Some(RIG_SILENCE),
         disk: Some(ws.images().join("debian.img")),
         ..Machine::default()
     }
@@ -358,7 +369,7 @@ fn rig_run(
     machine: &Machine,
     tests: &[(&str, &str)],
     line: &mut dyn FnMut(&str),
-) -> Result<Option<u8>> {
+) -> Result<Outcome> {
     let mut image = Image::with_xenner(ws)?;
     image.images(ws)?;
     let mut script = "export XENNER_TEST_ALL=1 XENNER_ASSETS=/assets XENNER_BIN=/bin/xenner; \
@@ -380,7 +391,7 @@ fn rig_run(
     if outcome.status.is_none() {
         eprintln!("{}", outcome.console_tail(25));
     }
-    Ok(outcome.status)
+    Ok(outcome)
 }
 
 /// The file of a test program of the root package, built for release.

@@ -28,6 +28,8 @@ pub struct Machine {
     pub memory_mib: u32,
     /// When it is ended, whatever it does.
     pub limit: Duration,
+    /// When it is ended if its programs say nothing for so long.
+    pub silence: Option<Duration>,
     /// Run deterministically, with a clock that advances by one nanosecond an
     /// instruction.
     pub icount: bool,
@@ -47,6 +49,7 @@ impl Default for Machine {
             cpus: 2,
             memory_mib: 2560,
             limit,
+            silence: None,
             icount: false,
             one_thread: false,
             append: String::new(),
@@ -66,7 +69,15 @@ pub struct Outcome {
     pub console: String,
 }
 
+/// What the machine's own kernel says when it is lost.
+const LOST: [&str; 3] = ["detected stalls on CPUs", "Kernel panic", "soft lockup"];
+
 impl Outcome {
+    /// Whether the machine went under, not what ran in it: no program of its users can do that.
+    pub fn machine_is_lost(&self) -> bool {
+        self.status.is_none() && LOST.iter().any(|text| self.console.contains(text))
+    }
+
     /// The last `lines` lines of the console.
     pub fn console_tail(&self, lines: usize) -> String {
         let all: Vec<&str> = self.console.lines().collect();
@@ -163,13 +174,14 @@ impl Machine {
         command
     }
 
-    /// Read lines until the machine has ended or the limit is reached.
+    /// Read lines until the machine has ended, the limit is reached or it is silent for too long.
     fn watch(&self, mut child: Child, line: &mut dyn FnMut(&str)) -> Result<(Option<u8>, bool)> {
         let lines = reader(&mut child);
         let mut deadline = Instant::now() + self.limit;
         let mut status = None;
         let ended = loop {
-            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match lines.recv_timeout(self.silence.map_or(left, |most| most.min(left))) {
                 Ok(text) => match text.strip_prefix(STATUS_MARK) {
                     Some(number) => {
                         status = number.trim().parse().ok();

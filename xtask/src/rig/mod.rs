@@ -17,7 +17,7 @@ use crate::ui;
 use crate::workspace::Workspace;
 
 pub use image::Image;
-pub use machine::Machine;
+pub use machine::{Machine, Outcome};
 
 /// Exit status of a command that the time limit ended, as `timeout` has it.
 const TIMED_OUT: u8 = 124;
@@ -84,6 +84,7 @@ pub fn rig(ws: &Workspace, args: &RigArgs) -> Result<ExitCode> {
     let machine = Machine {
         cpus: args.smp,
         memory_mib: args.mem,
+        silence: None,
         limit: Duration::from_secs(args.timeout),
         icount: args.icount,
         one_thread: args.one_thread,
