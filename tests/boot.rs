@@ -245,7 +245,7 @@ struct User(UnixStream);
 
 impl User {
     fn connect(socket: &Path) -> Result<Self, Failed> {
-        let stream = qmp::connect(socket)?;
+        let stream = qmp::connect(socket, PATIENCE)?;
         stream.set_read_timeout(Some(ANSWER))?;
         Ok(Self(stream))
     }

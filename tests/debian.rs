@@ -6,7 +6,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 use support::disks;
@@ -74,14 +74,6 @@ fn start(disk: &Path, grub: bool) -> Result<Session, Failed> {
     Session::start(&mut command)
 }
 
-/// Log in as root once the guest is there.
-fn log_in(session: &mut Session) -> Result<(), Failed> {
-    let started = Instant::now();
-    session.log_in(BOOT)?;
-    eprintln!("logged in after {:.1} s", started.elapsed().as_secs_f64());
-    Ok(())
-}
-
 fn power_off(session: &mut Session) -> Result<(), Failed> {
     session.send("poweroff\r")?;
     session.end_with(0, BOOT)
@@ -90,7 +82,7 @@ fn power_off(session: &mut Session) -> Result<(), Failed> {
 fn system() -> Result<(), Failed> {
     let disk = Disk::new()?;
     let mut session = start(&disk.file, false)?;
-    log_in(&mut session)?;
+    session.log_in(BOOT)?;
     session.shell("systemctl is-system-running --wait", ANSWER)?;
     session.shell("systemctl --failed --no-pager | grep '^0 loaded'", ANSWER)?;
     session.says("findmnt -no SOURCE /", "/dev/xvda1", ANSWER)?;
@@ -106,7 +98,7 @@ fn system() -> Result<(), Failed> {
     session.shell("echo kept >/root/kept", ANSWER)?;
     session.quiet_log(TROUBLE)?;
     session.send("reboot\r")?;
-    log_in(&mut session)?;
+    session.log_in(BOOT)?;
     session.says("cat /root/kept", "kept", ANSWER)?;
     session.says("hello", "Hello, world!", ANSWER)?;
     session.quiet_log(TROUBLE)?;
@@ -144,7 +136,7 @@ fn signal_term(session: &Session) -> Result<(), Failed> {
 fn killed() -> Result<(), Failed> {
     let disk = Disk::new()?;
     let mut session = start(&disk.file, false)?;
-    log_in(&mut session)?;
+    session.log_in(BOOT)?;
     let table = "pragma journal_mode=wal; create table t(n integer primary key);";
     session.shell(&format!("sqlite3 /root/db '{table}'"), ANSWER)?;
     // One process; each row is a transaction of its own, said when it is committed.
@@ -163,7 +155,7 @@ fn killed() -> Result<(), Failed> {
         .unwrap_or(0);
     disk.check()?;
     let mut session = start(&disk.file, false)?;
-    log_in(&mut session)?;
+    session.log_in(BOOT)?;
     session.says("sqlite3 /root/db 'pragma integrity_check'", "ok", ANSWER)?;
     let kept = session.shell("sqlite3 /root/db 'select max(n) from t'", ANSWER)?;
     eprintln!("{rows} rows were committed, {kept} are there");

@@ -29,6 +29,15 @@ pub struct Console {
     pub used: bool,
 }
 
+/// The first console, then these, in the order of their numbers.
+pub fn all<'a>(
+    first: &'a Arc<Mutex<ConsoleBackend>>,
+    others: &'a [Console],
+) -> impl Iterator<Item = &'a Arc<Mutex<ConsoleBackend>>> {
+    let others = others.iter().map(|console| &console.backend);
+    std::iter::once(first).chain(others)
+}
+
 /// A console that is to become a device of the domain.
 pub type NewDevice = (Place, Box<ConsBack>);
 

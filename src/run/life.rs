@@ -16,7 +16,7 @@ use xenner_pvdevices::blkback::{ErrorAction, IoFault};
 use xenner_pvdevices::consback::ConsoleBackend;
 use xenner_pvdevices::netend::NetEnd;
 
-use super::consoles::Console;
+use super::consoles::{self, Console};
 use super::daemon::Ready;
 use super::devices::Devices;
 use super::disks::Disks;
@@ -204,8 +204,7 @@ impl Host {
             inbox: inbox.clone(),
         };
         events.add_subscriber(Arc::new(Mutex::new(signal_end)) as Subscriber);
-        let others = consoles.iter().map(|console| &console.backend);
-        for console in std::iter::once(&console).chain(others) {
+        for console in consoles::all(&console, &consoles) {
             let user = UserEnd {
                 console: console.clone(),
                 inbox: inbox.clone(),
@@ -345,8 +344,7 @@ impl Host {
 
     /// The first console, the others, the channels.
     pub(super) fn all_consoles(&self) -> impl Iterator<Item = &Arc<Mutex<ConsoleBackend>>> {
-        let others = self.consoles.iter().map(|console| &console.backend);
-        std::iter::once(&self.console).chain(others)
+        consoles::all(&self.console, &self.consoles)
     }
 
     /// The main loop.

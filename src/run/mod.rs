@@ -183,8 +183,7 @@ fn serve(
     let signals = EndSignals::block().map_err(host("signal descriptor"))?;
     let store = StoreHandle::new()?;
     let mut service = XenstoreService::new(store.clone());
-    let others = consoles.iter().map(|console| &console.backend);
-    let linked = std::iter::once(&console).chain(others);
+    let linked = consoles::all(&console, &consoles);
     let run_dir = open_run_dir(&config, &name, linked, &mut service)?;
     let parts = Parts {
         config,

@@ -345,6 +345,16 @@ impl Host {
         }
     }
 
+    /// A drive whose medium can be changed.
+    fn open_drive(&mut self, name: &str) -> Answer<&mut Disk> {
+        let disk = self.removable(name)?;
+        if !disk.tray_open {
+            let why = format!("Tray of device '{name}' is not open");
+            return Err(QmpError::generic(why));
+        }
+        Ok(disk)
+    }
+
     pub(super) fn move_tray(&mut self, name: &str, open: bool) -> Answer {
         let disk = self.removable(name)?;
         if std::mem::replace(&mut disk.tray_open, open) == open {
@@ -360,11 +370,7 @@ impl Host {
     }
 
     pub(super) fn take_medium(&mut self, name: &str) -> Answer {
-        let disk = self.removable(name)?;
-        if !disk.tray_open {
-            let why = format!("Tray of device '{name}' is not open");
-            return Err(QmpError::generic(why));
-        }
+        let disk = self.open_drive(name)?;
         disk.config.node = None;
         let (config, control) = (disk.config.clone(), disk.control.clone());
         let (keys, flushed) = control.change_medium(None);
@@ -378,11 +384,7 @@ impl Host {
     }
 
     pub(super) fn put_medium(&mut self, name: &str, node: &str, fds: &mut dyn FdSource) -> Answer {
-        let disk = self.removable(name)?;
-        if !disk.tray_open {
-            let why = format!("Tray of device '{name}' is not open");
-            return Err(QmpError::generic(why));
-        }
+        let disk = self.open_drive(name)?;
         if disk.config.node.is_some() {
             let why = format!("There already is a medium in device '{name}'");
             return Err(QmpError::generic(why));

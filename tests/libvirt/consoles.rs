@@ -7,13 +7,11 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 
-use super::guest::{boot, linux, shut_down};
+use super::guest::{SOON, boot, linux, shut_down};
 use super::support::PATIENCE;
 use super::support::libvirt::{IMAGES, Libvirt, Owner};
 use super::support::session::{PROMPT, Session};
 
-/// What takes no more than a look of the backend's thread is done within this time.
-const SOON: Duration = Duration::from_secs(10);
 /// The channel's socket.
 const SOCKET: &str = "/run/channel";
 

@@ -29,13 +29,13 @@ pub fn example() -> Result<(), Failed> {
     libvirt.virsh("start debian")?;
     let mut console = libvirt.console("debian")?;
     let guest = &mut console;
-    log_in(guest)?;
+    guest.log_in(DEBIAN)?;
     looked_at(&libvirt, guest)?;
     changed(&libvirt, guest)?;
     plugged(&libvirt, guest)?;
     for verb in ["reboot", "reset"] {
         libvirt.virsh(&format!("{verb} debian"))?;
-        log_in(guest)?;
+        guest.log_in(DEBIAN)?;
     }
     guest.quiet_log("I/O error|EXT4-fs error")?;
     drop(console);
@@ -45,13 +45,6 @@ pub fn example() -> Result<(), Failed> {
     libvirt.comes("domstate debian", "running", SOON)?;
     libvirt.virsh("destroy debian")?;
     libvirt.is_clean("debian")
-}
-
-fn log_in(guest: &mut Session) -> Result<(), Failed> {
-    let start = Instant::now();
-    guest.log_in(DEBIAN)?;
-    eprintln!("logged in after {:?}", start.elapsed());
-    Ok(())
 }
 
 /// What virsh tells of the domain.
@@ -78,13 +71,7 @@ fn looked_at(libvirt: &Libvirt, guest: &mut Session) -> Result<(), Failed> {
     let nic = names.next_back().ok_or("no network device")?;
     libvirt.says(&format!("domifstat debian {nic}"), &["tx_packets"])?;
     libvirt.says("dommemstat debian", &["actual 786432"])?;
-    let query = "{\"execute\":\"query-status\"}";
-    let words = ["qemu-monitor-command", "debian", query];
-    let answer = libvirt.virsh_words(&words)?;
-    match answer.contains("\"status\":\"running\"") {
-        true => Ok(()),
-        false => Err(format!("query-status: {answer}").into()),
-    }
+    libvirt.runs("debian")
 }
 
 /// State, memory and vcpus.
@@ -165,7 +152,7 @@ pub fn virt_install() -> Result<(), Failed> {
     command.args(["--boot", &format!("kernel={grub}")]);
     support::output(&mut command)?;
     let mut console = libvirt.console("debian")?;
-    log_in(&mut console)?;
+    console.log_in(DEBIAN)?;
     drop(console);
     to_its_end(&libvirt)?;
     libvirt.virsh("undefine debian").map(drop)

@@ -34,8 +34,14 @@ pub fn linux(devices: &str) -> String {
     domain(&kernel, "destroy", devices)
 }
 
+/// A domain of the name `guest`: the test kernel, running one of its tests.
+pub fn pvtest(test: &str, on_crash: &str, devices: &str) -> String {
+    let kernel = format!("<kernel>{IMAGES}/pvtest</kernel><cmdline>test={test}</cmdline>");
+    domain(&kernel, on_crash, devices)
+}
+
 /// A domain of the name `guest`; its second vcpu can be plugged out.
-pub fn domain(kernel: &str, on_crash: &str, devices: &str) -> String {
+fn domain(kernel: &str, on_crash: &str, devices: &str) -> String {
     format!(
         "<domain type='kvm'>
            <name>guest</name>

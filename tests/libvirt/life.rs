@@ -6,11 +6,11 @@ use std::time::Duration;
 use libtest_mimic::Failed;
 
 use crate::guest::{
-    DISKS, NIC, SHUTDOWN, SOON, attach, boot, bring_up, domain, has_vcpus, image, linux, pinned,
+    DISKS, NIC, SHUTDOWN, SOON, attach, boot, bring_up, has_vcpus, image, linux, pinned, pvtest,
     shut_down,
 };
 use crate::support::PATIENCE;
-use crate::support::libvirt::{IMAGES, Libvirt, Owner, processes};
+use crate::support::libvirt::{Libvirt, Owner, processes};
 use crate::support::session::PROMPT;
 
 /// Rounds of starts and ends of a guest that is there at once.
@@ -81,12 +81,11 @@ pub fn restarts() -> Result<(), Failed> {
 /// A guest that crashes, with what is to come of it.
 pub fn crash() -> Result<(), Failed> {
     let libvirt = Libvirt::start(Owner::System)?;
-    let kernel = format!("<kernel>{IMAGES}/pvtest</kernel><cmdline>test=crash</cmdline>");
     for (action, state) in [
         ("destroy", "shut off (crashed)"),
         ("preserve", "crashed (panicked)"),
     ] {
-        libvirt.define(&domain(&kernel, action, ""))?;
+        libvirt.define(&pvtest("crash", action, ""))?;
         libvirt.virsh("start guest")?;
         libvirt.comes("domstate guest --reason", state, SOON)?;
         if action == "preserve" {
@@ -95,8 +94,7 @@ pub fn crash() -> Result<(), Failed> {
         libvirt.is_clean("guest")?;
     }
     // It is off by itself.
-    let kernel = kernel.replace("crash", "version");
-    libvirt.define(&domain(&kernel, "destroy", ""))?;
+    libvirt.define(&pvtest("version", "destroy", ""))?;
     libvirt.virsh("start guest")?;
     libvirt.comes("domstate guest --reason", "shut off (shutdown)", SOON)?;
     libvirt.is_clean("guest")
@@ -105,8 +103,7 @@ pub fn crash() -> Result<(), Failed> {
 /// Starts and ends in a row, which leave nothing: a guest that is there at once and writes to its
 /// disk all the time.
 pub fn rounds() -> Result<(), Failed> {
-    let kernel = format!("<kernel>{IMAGES}/pvtest</kernel><cmdline>test=serve</cmdline>");
-    let xml = domain(&kernel, "destroy", &format!("{DISKS}{NIC}"));
+    let xml = pvtest("serve", "destroy", &format!("{DISKS}{NIC}"));
     destroyed(&xml, ROUNDS, 397)?;
     let libvirt = with_disk()?;
     libvirt.define(&xml)?;
@@ -161,8 +158,7 @@ fn destroyed(xml: &str, rounds: u32, span: u64) -> Result<(), Failed> {
 /// What a domain's XML may say of its processor: it runs, or is refused, and libvirtd lives on.
 pub fn processors() -> Result<(), Failed> {
     let libvirt = Libvirt::start(Owner::System)?;
-    let kernel = format!("<kernel>{IMAGES}/pvtest</kernel><cmdline>test=serve</cmdline>");
-    let plain = domain(&kernel, "destroy", "");
+    let plain = pvtest("serve", "destroy", "");
     for (cpu, runs) in PROCESSORS {
         libvirt.define(&plain.replace("<on_poweroff>", &format!("{cpu}<on_poweroff>")))?;
         let started = libvirt.virsh("start guest");

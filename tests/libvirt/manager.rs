@@ -5,8 +5,8 @@ use std::os::unix::fs::symlink;
 
 use libtest_mimic::Failed;
 
-use crate::guest::{DISKS, NIC, SHUTDOWN, domain, image};
-use crate::support::libvirt::{EMULATOR, IMAGES, Libvirt, Owner};
+use crate::guest::{DISKS, NIC, SHUTDOWN, image, pvtest};
+use crate::support::libvirt::{EMULATOR, Libvirt, Owner};
 use crate::support::output;
 
 /// The calls.
@@ -21,8 +21,7 @@ pub fn manager() -> Result<(), Failed> {
     symlink(EMULATOR, "/usr/local/bin/qemu-system-x86_64")?;
     image("first", 64)?;
     image("one.iso", 4)?;
-    let kernel = format!("<kernel>{IMAGES}/pvtest</kernel><cmdline>test=serve</cmdline>");
-    libvirt.define(&domain(&kernel, "destroy", &format!("{DISKS}{NIC}")))?;
+    libvirt.define(&pvtest("serve", "destroy", &format!("{DISKS}{NIC}")))?;
     libvirt.virsh("start guest")?;
     let script = libvirt.file("manager.py", CALLS)?;
     let calls = |part: &[&str]| {

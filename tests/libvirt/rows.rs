@@ -67,12 +67,7 @@ fn information(libvirt: &Libvirt, guest: &mut Session) -> Result<(), Failed> {
         "block.0.rd.bytes=",
     ];
     libvirt.says("domstats guest", &stats)?;
-    let query = "{\"execute\":\"query-status\"}";
-    let words = ["qemu-monitor-command", "guest", query];
-    let answer = libvirt.virsh_words(&words)?;
-    if !answer.contains("\"status\":\"running\"") {
-        return Err(format!("query-status: {answer}").into());
-    }
+    libvirt.runs("guest")?;
     let answer = libvirt.virsh_words(&["qemu-monitor-command", "guest", "--hmp", "info status"])?;
     if !answer.contains("running") {
         return Err(format!("info status: {answer}").into());

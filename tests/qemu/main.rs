@@ -11,15 +11,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libtest_mimic::Failed;
 use serde_json::Value;
 
 use questions::{BEFORE, DOMAIN, NOTHING};
 use schema::Schema;
-use support::{asset, trial_unless, xenner};
+use support::{asset, qmp, trial_unless, xenner};
 
 /// Either program answers within this time.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,14 +60,7 @@ impl Monitor {
             .current_dir(dir)
             .stdin(Stdio::null())
             .spawn()?;
-        let end = Instant::now() + PATIENCE;
-        let stream = loop {
-            match UnixStream::connect(&socket) {
-                Ok(stream) => break stream,
-                Err(e) if Instant::now() > end => return Err(format!("{name}: {e}").into()),
-                Err(_) => thread::sleep(Duration::from_millis(10)),
-            }
-        };
+        let stream = qmp::connect(&socket, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let lines = BufReader::new(stream.try_clone()?);
         Ok(Monitor {

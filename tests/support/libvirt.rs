@@ -338,6 +338,16 @@ impl Libvirt {
         }
     }
 
+    /// The emulator itself says that the domain runs.
+    pub fn runs(&self, domain: &str) -> Result<(), Failed> {
+        let query = "{\"execute\":\"query-status\"}";
+        let answer = self.virsh_words(&["qemu-monitor-command", domain, query])?;
+        match answer.contains("\"status\":\"running\"") {
+            true => Ok(()),
+            false => Err(format!("query-status: {answer}").into()),
+        }
+    }
+
     /// Wait until virsh's answer holds `wanted`.
     pub fn comes(&self, words: &str, wanted: &str, patience: Duration) -> Result<(), Failed> {
         let end = Instant::now() + patience;

@@ -21,7 +21,7 @@ pub struct Qmp {
 impl Qmp {
     /// Connect to a socket that is there, or will be soon.
     pub fn connect(socket: &Path) -> Result<Qmp, Failed> {
-        let stream = connect(socket)?;
+        let stream = connect(socket, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut qmp = Qmp {
             lines: BufReader::new(stream.try_clone()?),
@@ -82,8 +82,8 @@ impl Qmp {
 }
 
 /// Connect to a socket that is there, or will be soon.
-pub fn connect(socket: &Path) -> Result<UnixStream, Failed> {
-    let end = Instant::now() + PATIENCE;
+pub fn connect(socket: &Path, patience: Duration) -> Result<UnixStream, Failed> {
+    let end = Instant::now() + patience;
     loop {
         match UnixStream::connect(socket) {
             Ok(stream) => return Ok(stream),

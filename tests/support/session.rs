@@ -145,8 +145,9 @@ impl Session {
     }
 
     /// Log in to the Debian image as root when its prompt comes, to a shell that
-    /// [`Session::shell`] knows.
+    /// [`Session::shell`] knows; tells how long that took.
     pub fn log_in(&mut self, patience: Duration) -> Result<(), Failed> {
+        let start = Instant::now();
         self.expect("debian login: ", patience)?;
         self.send("root\r")?;
         self.expect("Password: ", PATIENCE)?;
@@ -154,7 +155,9 @@ impl Session {
         self.expect("root@debian:~# ", PATIENCE)?;
         // Its echo is not to be taken for the prompt.
         self.send("export PS1='xenner:''/root# ' TERM=dumb; exec sh\r")?;
-        self.expect(PROMPT, PATIENCE).map(drop)
+        self.expect(PROMPT, PATIENCE)?;
+        eprintln!("logged in after {:.1} s", start.elapsed().as_secs_f64());
+        Ok(())
     }
 
     /// The guest's kernel log has no line that matches `trouble` (a regular expression) or one of
