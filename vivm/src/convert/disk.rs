@@ -104,6 +104,7 @@ impl<'d, 'i> Pass<'d, 'i> {
                 self.edits.set_attribute(driver, "type", "raw");
             }
             None | Some("raw" | "qcow2") => {}
+            Some("vmdk") if is_cdrom(disk) || child(disk, "readonly").is_some() => {}
             Some("aio" | "sync" | "ram") => {
                 self.edits.set_attribute(driver, "type", "raw");
                 let why = "the format by its name here";
@@ -111,7 +112,7 @@ impl<'d, 'i> Pass<'d, 'i> {
             }
             Some(other) => {
                 let question = format!(
-                    "driver type='{other}': xenner opens raw and qcow2 under libvirt; convert the \
+                    "driver type='{other}': xenner writes raw and qcow2, and reads vmdk too; convert the \
                      image (qemu-img convert -O qcow2), and write the new file and type='qcow2'"
                 );
                 self.decide(label(disk), question);

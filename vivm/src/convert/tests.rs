@@ -134,6 +134,7 @@ fn what_is_taken_stays() {
         "<interface type='ethernet'><script path='/bin/true'/></interface>",
         "<interface type='user'><ip address='10.0.0.1'/><model type='e1000'/></interface>",
         "<disk type='block'><target dev='hda' bus='ide'/></disk>",
+        "<disk type='file'><driver name='qemu' type='vmdk'/><target dev='vda' bus='virtio'/><readonly/></disk>",
         "<memballoon model='virtio'><address type='pci' slot='0x05'/></memballoon>",
     ] {
         become_as(devices, devices);
@@ -205,6 +206,10 @@ fn what_a_guest_may_need_is_asked_about() {
         (
             "<disk type='network'><source protocol='rbd'/><target dev='vda' bus='virtio'/></disk>",
             "<disk type='network'><target dev='vda'>",
+        ),
+        (
+            "<disk type='file'><driver type='vmdk'/><target dev='vda' bus='virtio'/></disk>",
+            "<disk type='file'><target dev='vda'>",
         ),
         (
             "<disk type='file'><driver type='vpc'/><target dev='vda' bus='virtio'/></disk>",
