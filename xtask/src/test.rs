@@ -100,7 +100,7 @@ pub struct TestArgs {
 
 /// Counts of what was run.
 #[derive(Debug, Default)]
-struct Tally {
+pub struct Tally {
     passed: u32,
     failed: u32,
     /// What failed, for the end.
@@ -108,7 +108,8 @@ struct Tally {
 }
 
 impl Tally {
-    fn fail(&mut self, what: &str) {
+    /// Something that is no test program's count failed.
+    pub fn fail(&mut self, what: &str) {
         self.failed += 1;
         self.failures.push(what.to_owned());
     }
@@ -136,7 +137,7 @@ impl Tally {
     }
 
     /// A command that runs test programs: their own counts count.
-    fn tests(&mut self, name: &str, command: &mut Command) {
+    pub fn tests(&mut self, name: &str, command: &mut Command) {
         ui::step(name);
         let failed_before = self.failed;
         match self.stream(name, command) {
@@ -170,7 +171,13 @@ impl Tally {
             .success())
     }
 
-    fn close(&self) -> ExitCode {
+    /// How many passed or failed so far.
+    pub fn count(&self) -> u32 {
+        self.passed + self.failed
+    }
+
+    /// Print the sums; the exit code says whether all passed.
+    pub fn close(&self) -> ExitCode {
         for failure in &self.failures {
             println!("FAILED {failure}");
         }
