@@ -40,12 +40,28 @@ struct Clock {
     shift: i8,
 }
 
-/// Has KVM write the wall clock into shared_info.
+/// Has KVM write the wall clock into shared_info, once, and turns it to the domain's own time. No
+/// vcpu of the guest runs yet.
 pub fn start_wall_clock() {
-    wrmsr(
-        MSR_KVM_WALL_CLOCK,
-        (boot_info().shared_info << 12) + WALL_CLOCK,
+    let record = (boot_info().shared_info << 12) + WALL_CLOCK;
+    wrmsr(MSR_KVM_WALL_CLOCK, record);
+    let record = direct_va(record);
+    let words = [0, 8].map(|offset| info_u64(record, offset));
+    let turned = turned(
+        words.map(|word| word.load(SeqCst)),
+        boot_info().wall_clock_ahead,
     );
+    words
+        .iter()
+        .zip(turned)
+        .for_each(|(word, value)| word.store(value, SeqCst));
+}
+
+/// `wc_version` and `wc_sec`, `wc_nsec` and `wc_sec_hi`, with this many seconds more.
+fn turned([first, second]: [u64; 2], seconds: u64) -> [u64; 2] {
+    let low = u64::from(u32::MAX);
+    let sum = (second & !low | first >> 32).wrapping_add(seconds);
+    [first & low | sum << 32, second & low | sum & !low]
 }
 
 /// Has KVM keep the time record of the vcpu_info at machine address `info_ma` of this vcpu.

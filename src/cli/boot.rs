@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 
 use super::error::CliError;
-use super::keyval::{KeyVals, parse_number};
+use super::keyval::KeyVals;
 use super::text;
 use crate::config::{RtcBase, VmConfig};
 
@@ -99,48 +101,11 @@ impl BootOptions {
     }
 }
 
-/// `YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SS` in seconds from 1970-01-01 00:00.
+/// `YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SS`, not before 1970, in seconds from 1970-01-01 00:00.
 fn parse_date(text: &str) -> Option<i64> {
-    let (date, time) = text.split_once('T').unwrap_or((text, "00:00:00"));
-    let [year, month, day] = three_numbers(date, '-')?;
-    let [hour, minute, second] = three_numbers(time, ':')?;
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let month_days = match month {
-        4 | 6 | 9 | 11 => 30,
-        2 if leap => 29,
-        2 => 28,
-        _ => 31,
-    };
-    let valid = (1970..10_000).contains(&year)
-        && (1..=12).contains(&month)
-        && (1..=month_days).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second < 60;
-    valid.then(|| ((days_from_epoch(year, month, day) * 24 + hour) * 60 + minute) * 60 + second)
-}
-
-fn three_numbers(text: &str, separator: char) -> Option<[i64; 3]> {
-    let mut parts = text.split(separator).map(|part| {
-        let digits = part.bytes().all(|byte| byte.is_ascii_digit());
-        parse_number(part)
-            .filter(|_| digits)
-            .and_then(|number| i64::try_from(number).ok())
-    });
-    let numbers = [parts.next()??, parts.next()??, parts.next()??];
-    parts.next().is_none().then_some(numbers)
-}
-
-/// Days from 1970-01-01 in the Gregorian calendar. Years run from March, so
-/// that the leap day is the last of its year.
-fn days_from_epoch(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
-    let days_before_month = (153 * month + 2) / 5;
-    year * 365 + year / 4 - year / 100 + year / 400 + days_before_month + day - 1 - 719_468
+    let moment: DateTime = text.parse().ok()?;
+    let second = moment.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second();
+    (second >= 0).then_some(second)
 }
 
 #[cfg(test)]

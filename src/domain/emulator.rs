@@ -11,6 +11,7 @@ use xenner_emu_abi::layout::{
     WINDOW_SIZE, WINDOW_VA, slot_va,
 };
 use xenner_emu_abi::pte::{self, A, D, NX, P, PSE, RW, US};
+use zerocopy::IntoBytes;
 
 use super::layout::MachineMap;
 use crate::kvm::probe::Flavour;
@@ -231,54 +232,8 @@ pub fn write_info(
     info: &BootInfo,
     cpuid: &[CpuidEntry],
 ) -> Result<(), MemoryError> {
-    let mut words = vec![
-        info.flags,
-        info.nr_frames,
-        info.hole_start,
-        info.hole_end,
-        info.shared_start,
-        info.shared_end,
-        info.shared_info,
-        info.m2p_va,
-        info.m2p_ma,
-        info.m2p_entries,
-        info.nr_vcpus,
-        info.cpuid_entries,
-    ];
-    words.extend(info.hole_l4);
-    words.extend([
-        info.window_l1,
-        info.zero_frame,
-        info.vcpu_areas,
-        info.rip,
-        info.rsp,
-        info.rsi,
-        info.l4,
-        info.xen_version,
-    ]);
-    debug_assert_eq!(words.len() * 8, size_of::<BootInfo>());
-    for (i, w) in words.iter().enumerate() {
-        m.store(map.info + i as u64 * 8, *w)?;
-    }
-    let table = map.info + (CPUID_TABLE_VA - BOOT_INFO_VA);
-    for (i, row) in cpuid.iter().enumerate() {
-        let CpuidEntry {
-            leaf,
-            subleaf,
-            indexed,
-            eax,
-            ebx,
-            ecx,
-            edx,
-            pad,
-        } = *row;
-        let bytes: Vec<u8> = [leaf, subleaf, indexed, eax, ebx, ecx, edx, pad]
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect();
-        m.write(table + i as u64 * 32, &bytes)?;
-    }
-    Ok(())
+    m.write(map.info, info.as_bytes())?;
+    m.write(map.info + (CPUID_TABLE_VA - BOOT_INFO_VA), cpuid.as_bytes())
 }
 
 /// Page tables under construction, from a range of frames.

@@ -52,6 +52,8 @@ pub struct DomainConfig<'a> {
     pub package: u32,
     /// The domain's UUID.
     pub uuid: Uuid,
+    /// Seconds that the domain's wall clock is ahead of the host's in UTC.
+    pub wall_clock_ahead: i64,
 }
 
 /// Why there is no domain.
@@ -152,7 +154,12 @@ impl Domain {
         if flavour.pvm {
             flags |= FLAG_SYSCALL_STAYS_USER | FLAG_RING0_SLOW;
         }
-        let info = boot_info(&map, &placed, &built, flags, tables.guest.len());
+        let info = BootInfo {
+            flags,
+            cpuid_entries: tables.guest.len() as u64,
+            wall_clock_ahead: config.wall_clock_ahead.cast_unsigned(),
+            ..boot_info(&map, &placed, &built)
+        };
         emulator::write_info(&memory, &map, &info, &tables.guest)?;
         for (id, vcpu) in vcpus.iter().enumerate() {
             prepare(vcpu, id as u64, &tables, &placed)?;
@@ -248,15 +255,9 @@ fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     m.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn boot_info(
-    map: &MachineMap,
-    placed: &emulator::Placed,
-    built: &Built,
-    flags: u64,
-    cpuid_rows: usize,
-) -> BootInfo {
+/// What the emulator is told of where things lie.
+fn boot_info(map: &MachineMap, placed: &emulator::Placed, built: &Built) -> BootInfo {
     BootInfo {
-        flags,
         nr_frames: map.ram_end / PAGE_SIZE,
         hole_start: crate::memory::HOLE_START / PAGE_SIZE,
         hole_end: crate::memory::HOLE_END / PAGE_SIZE,
@@ -267,7 +268,6 @@ fn boot_info(
         m2p_ma: map.m2p,
         m2p_entries: map.m2p_entries,
         nr_vcpus: map.vcpus,
-        cpuid_entries: cpuid_rows as u64,
         hole_l4: placed.hole_l4,
         window_l1: map.windows / PAGE_SIZE,
         zero_frame: map.zero / PAGE_SIZE,
@@ -277,6 +277,7 @@ fn boot_info(
         rsi: built.start_info,
         l4: built.l4,
         xen_version: u64::from(XEN_VERSION),
+        ..BootInfo::default()
     }
 }
 

@@ -90,6 +90,8 @@ fn event(what: std::fmt::Arguments<'_>) {
 pub(super) struct Parts {
     pub(super) config: VmConfig,
     pub(super) name: String,
+    /// Seconds that the domain's wall clock is ahead of the host's, in every boot of it.
+    pub(super) wall_clock_ahead: i64,
     /// The first console; without an end of its own if none is asked for.
     pub(super) console: Arc<Mutex<ConsoleBackend>>,
     /// The consoles beside it, and the channels.
@@ -107,6 +109,7 @@ pub(super) struct Parts {
 pub(super) struct Host {
     pub(super) config: VmConfig,
     pub(super) name: String,
+    pub(super) wall_clock_ahead: i64,
     /// The first console; without an end of its own if none is asked for.
     pub(super) console: Arc<Mutex<ConsoleBackend>>,
     /// The consoles beside it, and the channels.
@@ -186,6 +189,7 @@ impl Host {
         let Parts {
             config,
             name,
+            wall_clock_ahead,
             console,
             consoles,
             store,
@@ -220,6 +224,7 @@ impl Host {
             vcpus: Vcpus::new(config.vcpus),
             config,
             name,
+            wall_clock_ahead,
             console,
             consoles,
             store,

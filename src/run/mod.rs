@@ -18,6 +18,7 @@ mod report;
 mod setup;
 mod signals;
 mod vcpus;
+mod wall_clock;
 
 use std::io;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use jiff::Timestamp;
 use log::info;
 use thiserror::Error;
 use xenner_console::config::{ChardevBackend, ChardevConfig};
@@ -185,7 +187,9 @@ fn serve(
     let mut service = XenstoreService::new(store.clone());
     let linked = consoles::all(&console, &consoles);
     let run_dir = open_run_dir(&config, &name, linked, &mut service)?;
+    let wall_clock_ahead = wall_clock::ahead(config.rtc, Timestamp::now());
     let parts = Parts {
+        wall_clock_ahead,
         config,
         name,
         console,

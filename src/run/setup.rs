@@ -35,6 +35,7 @@ impl Host {
             vcpus: self.config.vcpus.maximum,
             package: self.config.vcpus.cores * self.config.vcpus.threads,
             uuid: self.config.uuid.unwrap_or(Uuid([0; 16])),
+            wall_clock_ahead: self.wall_clock_ahead,
         }
     }
 

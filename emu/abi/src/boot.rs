@@ -19,6 +19,7 @@ pub const FLAG_STEAL_TIME: u64 = 1 << 7;
 
 /// The boot information page.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct BootInfo {
     /// `FLAG_*`.
@@ -63,10 +64,13 @@ pub struct BootInfo {
     pub l4: u64,
     /// What `xen_version(XENVER_version)` answers.
     pub xen_version: u64,
+    /// Seconds, in two's complement, that the guest's wall clock is ahead of the host's.
+    pub wall_clock_ahead: u64,
 }
 
 /// One row of the CPUID table, as the guest is told.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 #[allow(missing_docs)]
 pub struct CpuidEntry {
