@@ -1,7 +1,7 @@
 //! The ends of a domain's life, and what lives on: reboots, crashes, libvirtd's own end, starts and
 //! ends in a row.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use libtest_mimic::Failed;
 
@@ -175,6 +175,25 @@ pub fn processors() -> Result<(), Failed> {
             (Ok(_), false) => return Err(format!("{cpu} was taken").into()),
             (Err(e), true) => return Err(e),
         }
+    }
+    Ok(())
+}
+
+/// What a domain's XML may say of its clock: the test kernel crashes if the time is another.
+pub fn clock() -> Result<(), Failed> {
+    let libvirt = Libvirt::start(Owner::System)?;
+    for (clock, ahead) in [
+        ("offset='utc'", 0),
+        ("offset='variable' adjustment='86400' basis='utc'", 86_400),
+        ("offset='timezone' timezone='XST-5:30'", 19_800),
+    ] {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let test = format!("time-wallclock wall={}", now + ahead);
+        let xml = pvtest(&test, "destroy", "");
+        libvirt.define(&xml.replace("<on_poweroff>", &format!("<clock {clock}/><on_poweroff>")))?;
+        libvirt.virsh("start guest")?;
+        libvirt.comes("domstate guest --reason", "shut off (shutdown)", SOON)?;
+        libvirt.is_clean("guest")?;
     }
     Ok(())
 }

@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         ("restarts", life::restarts),
         ("crash", life::crash),
         ("processors", life::processors),
+        ("clock", life::clock),
         ("rounds", life::rounds),
         ("linux-rounds", life::linux_rounds),
         ("session", session),
