@@ -41,19 +41,28 @@ pub fn ensure_target(ws: &Workspace) -> Result<()> {
         .args(["target", "add", BARE_TARGET]))
 }
 
-/// Build the program in release mode; give back its file.
+/// Whether this process has built the programs as tests need them.
+static BUILT_WITH_TESTS: AtomicBool = AtomicBool::new(false);
+
+/// Build the programs in release mode; give back the file of the main one.
 pub fn xenner(ws: &Workspace) -> Result<PathBuf> {
-    ensure_target(ws)?;
-    ui::step("Building xenner (release)");
-    run(ws
-        .cargo()
-        .args(["build", "--release", "--locked", "--package", "xenner"]))?;
-    for package in ["xenner-console", "xenner-vivm"] {
-        run(ws
-            .cargo()
-            .args(["build", "--release", "--locked", "--package", package]))?;
+    if !BUILT_WITH_TESTS.load(Ordering::Relaxed) {
+        ensure_target(ws)?;
+        ui::step("Building xenner (release)");
+        run(ws.cargo().args(["build", "--release", "--locked"]))?;
     }
     Ok(ws.xenner())
+}
+
+/// Build the programs and all tests that run them, in release mode. Tests want features of some crates
+/// that the programs do not, so that everything would be built twice if it were not built at once.
+pub fn with_tests(ws: &Workspace) -> Result<()> {
+    ensure_target(ws)?;
+    ui::step("Building xenner and its tests (release)");
+    let words = ["build", "--release", "--locked", "--bins", "--test", "*"];
+    run(ws.cargo().args(words))?;
+    BUILT_WITH_TESTS.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Build the static benchmark program for guests; give back its file.

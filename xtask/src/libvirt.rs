@@ -76,6 +76,7 @@ pub fn libvirt(ws: &Workspace, args: &LibvirtArgs) -> Result<ExitCode> {
     check_kvm()?;
     let root = as_root()?;
     let archive = tree(ws, args.suite)?;
+    builds::with_tests(ws)?;
     let xenner = builds::xenner(ws)?;
     assets::stage(ws)?;
     debian::stage(ws)?;

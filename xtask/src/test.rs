@@ -30,6 +30,8 @@ struct GuestTest {
     quick: Option<&'static str>,
     /// What the rig's machine runs of it.
     rig: Option<&'static str>,
+    /// How many of its tests this machine runs side by side: those that wait for guests and time nothing.
+    at_once: u8,
 }
 
 const GUEST_TESTS: [GuestTest; 8] = [
@@ -38,48 +40,56 @@ const GUEST_TESTS: [GuestTest; 8] = [
         what: "PV test kernels",
         quick: Some("pvtest-smp1"),
         rig: Some(""),
+        at_once: 1,
     },
     GuestTest {
         program: "boot",
         what: "Debian kernels",
         quick: Some("shell-6.1-smp1"),
         rig: Some(""),
+        at_once: 2,
     },
     GuestTest {
         program: "budget",
         what: "What a guest may cost",
         quick: Some(""),
         rig: Some(""),
+        at_once: 1,
     },
     GuestTest {
         program: "disk",
         what: "Disks",
         quick: Some("rules-"),
         rig: Some(""),
+        at_once: 1,
     },
     GuestTest {
         program: "network",
         what: "Networks",
         quick: None,
         rig: None,
+        at_once: 1,
     },
     GuestTest {
         program: "debian",
         what: "A whole Debian",
         quick: None,
         rig: None,
+        at_once: 2,
     },
     GuestTest {
         program: "monitor",
         what: "The monitor",
         quick: Some(""),
         rig: Some(""),
+        at_once: 1,
     },
     GuestTest {
         program: "qemu",
         what: "The monitor beside QEMU's",
         quick: Some(""),
         rig: None,
+        at_once: 1,
     },
 ];
 /// The guest tests in the rig end within this time.
@@ -223,7 +233,7 @@ pub fn test(ws: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     units.env("PATH", &path);
     tally.tests("Unit and integration tests", &mut units);
     tally.check("Building and fetching what guests need", || {
-        builds::xenner(ws)?;
+        builds::with_tests(ws)?;
         assets::stage(ws)?;
         debian::stage(ws).map(drop)
     });
@@ -234,6 +244,7 @@ pub fn test(ws: &Workspace, args: &TestArgs) -> Result<ExitCode> {
         };
         let name = format!("{} on {}", test.what, flavour());
         let mut command = guest_tests(ws, test.program, chosen);
+        command.args(["--test-threads", &test.at_once.to_string()]);
         tally.tests(&name, command.env("PATH", &path));
     }
     tally.check("libvirt, which tests run for themselves", || {
@@ -283,24 +294,17 @@ fn static_checks(ws: &Workspace, tally: &mut Tally) {
 }
 
 /// A command that runs the tests of `program` whose names hold `chosen`; an
-/// empty text stands for all of them.
+/// empty text stands for all of them. It takes further words for `program`.
 pub fn guest_tests(ws: &Workspace, program: &str, chosen: &str) -> Command {
     let mut command = ws.cargo();
-    command.args([
-        "test",
-        "--release",
-        "--locked",
-        "--package",
-        "xenner",
-        "--test",
-        program,
-    ]);
+    command.args(["test", "--release", "--locked", "--test", program]);
     command
         .env("XENNER_TEST_ALL", "1")
         .env("XENNER_ASSETS", ws.assets())
         .env("XENNER_IMAGES", ws.images());
+    command.arg("--");
     if !chosen.is_empty() {
-        command.args(["--", chosen]);
+        command.arg(chosen);
     }
     command
 }
@@ -404,15 +408,7 @@ fn rig_run(
 /// The file of a test program of the root package, built for release.
 pub fn test_program(ws: &Workspace, name: &str) -> Result<PathBuf> {
     let mut build = ws.cargo();
-    build.args([
-        "test",
-        "--release",
-        "--locked",
-        "--package",
-        "xenner",
-        "--test",
-        name,
-    ]);
+    build.args(["test", "--release", "--locked", "--test", name]);
     build.args(["--no-run", "--message-format=json"]);
     let text = process::capture("cargo test --no-run", &mut build)?;
     let executable = |line: &str| {

@@ -56,6 +56,9 @@ pub struct SoakArgs {
 
 /// Boot them all; any failure ends the run with an error.
 pub fn soak(ws: &Workspace, args: &SoakArgs) -> Result<ExitCode> {
+    if args.kill + args.database + args.traffic > 0 {
+        builds::with_tests(ws)?;
+    }
     let xenner = builds::xenner(ws)?;
     let place = Place {
         assets: assets::stage(ws)?,
