@@ -226,8 +226,8 @@ pub fn test(ws: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     let mut units = ws.cargo();
     units.args(workspace).env("XENNER_TEST_GUESTS", "no");
     let mut path = std::env::var_os("PATH").unwrap_or_default();
-    tally.check("QEMU's programs, which tests compare with", || {
-        path = with_qemus_programs(ws)?;
+    tally.check("Programs of QEMU and Xen, which tests compare with", || {
+        path = with_programs(ws)?;
         Ok(())
     });
     units.env("PATH", &path);
@@ -258,10 +258,16 @@ pub fn test(ws: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     Ok(tally.close())
 }
 
-/// `PATH` with QEMU and its image tools.
-fn with_qemus_programs(ws: &Workspace) -> Result<OsString> {
-    let dir = ws.assets().join("qemu-programs");
+/// `PATH` with QEMU, its image tools, and Debian's programs for the xenstore.
+fn with_programs(ws: &Workspace) -> Result<OsString> {
+    let dir = ws.assets().join("programs");
     std::fs::create_dir_all(&dir).map_err(Error::file("make", &dir))?;
+    for verb in [
+        "ls", "read", "write", "list", "exists", "rm", "chmod", "watch",
+    ] {
+        let name = format!("xenstore-{verb}");
+        packages::xenstore_program(ws, &name)?.write_script(&dir.join(&name))?;
+    }
     packages::qemu_img(ws)?.write_script(&dir.join("qemu-img"))?;
     packages::qemu_io(ws)?.write_script(&dir.join("qemu-io"))?;
     // Debian's own where it is installed: the newer one that the rig may need trips over its modules.

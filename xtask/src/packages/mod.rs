@@ -18,7 +18,7 @@ use crate::workspace::{Workspace, make_dir, write_whole};
 pub use bootstrap::{LEFT_OUT, bootstrap};
 pub use libvirt::install as install_libvirt;
 pub use qemu::Qemu;
-pub use tools::{Tool, ethtool, iperf3, qemu_img, qemu_io};
+pub use tools::{Tool, ethtool, iperf3, qemu_img, qemu_io, xenstore_program};
 
 /// The suite that programs for the guest come from.
 const TOOLS_SUITE: &str = "bookworm";

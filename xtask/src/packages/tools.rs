@@ -28,6 +28,11 @@ pub fn qemu_io(ws: &Workspace) -> Result<Tool> {
     tool(ws, "qemu-io", "qemu-utils")
 }
 
+/// One of Debian's programs for the xenstore.
+pub fn xenstore_program(ws: &Workspace, name: &str) -> Result<Tool> {
+    tool(ws, name, "xenstore-utils")
+}
+
 /// iperf3, the other end of network tests.
 pub fn iperf3(ws: &Workspace) -> Result<Tool> {
     tool(ws, "iperf3", "iperf3")
