@@ -30,8 +30,6 @@ struct GuestTest {
     quick: Option<&'static str>,
     /// What the rig's machine runs of it.
     rig: Option<&'static str>,
-    /// How many of its tests this machine runs side by side: those that wait for guests and time nothing.
-    at_once: u8,
 }
 
 const GUEST_TESTS: [GuestTest; 8] = [
@@ -40,56 +38,48 @@ const GUEST_TESTS: [GuestTest; 8] = [
         what: "PV test kernels",
         quick: Some("pvtest-smp1"),
         rig: Some(""),
-        at_once: 1,
     },
     GuestTest {
         program: "boot",
         what: "Debian kernels",
         quick: Some("shell-6.1-smp1"),
         rig: Some(""),
-        at_once: 2,
     },
     GuestTest {
         program: "budget",
         what: "What a guest may cost",
         quick: Some(""),
         rig: Some(""),
-        at_once: 1,
     },
     GuestTest {
         program: "disk",
         what: "Disks",
         quick: Some("rules-"),
         rig: Some(""),
-        at_once: 1,
     },
     GuestTest {
         program: "network",
         what: "Networks",
         quick: None,
         rig: None,
-        at_once: 1,
     },
     GuestTest {
         program: "debian",
         what: "A whole Debian",
         quick: None,
         rig: None,
-        at_once: 2,
     },
     GuestTest {
         program: "monitor",
         what: "The monitor",
         quick: Some(""),
         rig: Some(""),
-        at_once: 1,
     },
     GuestTest {
         program: "qemu",
         what: "The monitor beside QEMU's",
         quick: Some(""),
         rig: None,
-        at_once: 1,
     },
 ];
 /// The guest tests in the rig end within this time.
@@ -244,7 +234,6 @@ pub fn test(ws: &Workspace, args: &TestArgs) -> Result<ExitCode> {
         };
         let name = format!("{} on {}", test.what, flavour());
         let mut command = guest_tests(ws, test.program, chosen);
-        command.args(["--test-threads", &test.at_once.to_string()]);
         tally.tests(&name, command.env("PATH", &path));
     }
     tally.check("libvirt, which tests run for themselves", || {
