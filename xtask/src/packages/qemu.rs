@@ -106,7 +106,7 @@ impl Qemu {
     /// Directories with its firmware, in order of search.
     pub fn firmware(&self) -> Vec<PathBuf> {
         let root = self.tree.clone().unwrap_or_else(|| PathBuf::from("/"));
-        ["usr/share/qemu", "usr/share/seabios"]
+        ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"]
             .map(|dir| root.join(dir))
             .to_vec()
     }

@@ -2,10 +2,11 @@
 //! them, else unpacked into the cache with the libraries that are missing here.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::apt::{self, Apt};
 use crate::error::{Error, Result};
-use crate::process::in_path;
+use crate::process::{capture, in_path};
 use crate::ui;
 use crate::workspace::{Workspace, write_whole};
 
@@ -54,6 +55,14 @@ impl Tool {
         dirs.join(":")
     }
 
+    /// Whether all are there: this machine had some itself when the tree was made, and may have lost them.
+    fn has_its_libraries(&self) -> bool {
+        let mut ldd = Command::new("ldd");
+        ldd.arg(&self.program)
+            .env("LD_LIBRARY_PATH", self.library_path());
+        capture("ldd", &mut ldd).is_ok_and(|list| !list.contains("not found"))
+    }
+
     /// Write a script `to` that runs it, so that its place need not be known.
     pub fn write_script(&self, to: &Path) -> Result<()> {
         let path = self.library_path();
@@ -98,17 +107,23 @@ fn tool(ws: &Workspace, name: &str, package: &str) -> Result<Tool> {
         });
     }
     let tree = ws.cache.join(package);
-    if !tree.exists() {
-        fetch(ws, package, &tree)?;
+    let kept = unpacked(&tree, name);
+    if let Some(tool) = kept.filter(Tool::has_its_libraries) {
+        return Ok(tool);
     }
+    fetch(ws, package, &tree)?;
+    unpacked(&tree, name).ok_or_else(|| Error::Answer {
+        program: "dpkg-deb",
+        what: format!("no {name} in {package}"),
+    })
+}
+
+/// The program `name` in a tree of the cache.
+fn unpacked(tree: &Path, name: &str) -> Option<Tool> {
     let below = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
     let places = ["usr/bin", "usr/sbin", "sbin"].map(|dir| tree.join(dir).join(name));
-    let found = places.into_iter().find(|file| file.exists());
-    Ok(Tool {
-        program: found.ok_or_else(|| Error::Answer {
-            program: "dpkg-deb",
-            what: format!("no {name} in {package}"),
-        })?,
+    Some(Tool {
+        program: places.into_iter().find(|file| file.exists())?,
         libraries: below.map(|dir| tree.join(dir)).to_vec(),
     })
 }
@@ -121,6 +136,9 @@ fn fetch(ws: &Workspace, package: &str, tree: &Path) -> Result<()> {
     let scratch = tempfile::tempdir_in(&ws.cache).map_err(Error::file("make", &ws.cache))?;
     for deb in &apt.download_with_dependencies(package)? {
         apt::unpack(deb, scratch.path())?;
+    }
+    if tree.exists() {
+        std::fs::remove_dir_all(tree).map_err(Error::file("remove", tree))?;
     }
     std::fs::rename(scratch.keep(), tree).map_err(Error::file("move to", tree))?;
     apt.clean()
