@@ -99,10 +99,10 @@ pub fn shut_down(libvirt: &Libvirt, console: &mut Session) -> Result<(), Failed>
     libvirt.is_clean("guest")
 }
 
-/// Wait until a command in the guest succeeds.
+/// Wait until a command in the guest succeeds, once.
 pub fn becomes(guest: &mut Session, test: &str) -> Result<(), Failed> {
     let command = format!(
-        "n=0; until {test} || [ $n = 300 ]; do n=$((n+1)); sleep 0.1; done 2>/dev/null; {test}"
+        "n=0; until {test} || [ $n = 300 ]; do n=$((n+1)); sleep 0.1; done 2>/dev/null; [ $n != 300 ]"
     );
     guest.shell(&command, PATIENCE).map(drop)
 }

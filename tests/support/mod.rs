@@ -13,6 +13,7 @@ pub mod disks;
 pub mod libvirt;
 pub mod qmp;
 pub mod session;
+pub mod state;
 
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;

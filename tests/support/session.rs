@@ -19,6 +19,9 @@ pub const PROMPT: &str = "xenner:/root# ";
 const TROUBLE: &str = "WARNING: CPU|BUG:|Oops|Call Trace|general protection|segfault|soft lockup|\
                        rcu.*stall";
 
+/// Who waits no longer than this may well try again.
+const A_TRY: Duration = Duration::from_secs(5);
+
 /// How much of the console goes into a failure's message.
 const SHOWN: usize = 3000;
 
@@ -89,7 +92,11 @@ impl Session {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(self.failure(&format!("no {wanted:?} within {patience:?}")));
+                let mut what = format!("no {wanted:?} within {patience:?}");
+                if patience > A_TRY {
+                    what = format!("{what}\n{}", super::state::of(self.pid()));
+                }
+                return Err(self.failure(&what));
             }
             self.wait_for_more(left.min(Duration::from_millis(200)));
         }

@@ -34,6 +34,7 @@ pub const TESTS: &[Test] = &[
     t("timer-latency", latency),
     named("clock", clock),
     named("idle", idle),
+    named("sleeps", sleeps),
 ];
 
 /// The timer's port: bound once, found again afterwards. Masked and clear.
@@ -404,5 +405,41 @@ fn idle() -> Result {
     same!(poll(&[p], 0), 0, "poll");
     check!(pending(p), "woke up without the timer");
     same!(read64(machine::shared() + 4088), 0, "end of shared_info");
+    Ok(())
+}
+
+/// `n=N` sleeps of at most `us=N` microseconds, each ended by its own timer, which may come before the vCPU
+/// blocks as well.
+fn sleeps() -> Result {
+    let (n, longest) = (super::option("n", 10_000), super::option("us", 200) * 1000);
+    let p = port!();
+    events::unmask_bit(p);
+    let mut random = crate::arch::vcpu::rdtsc() | 1;
+    for round in 0..n {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let before = events::count(p);
+        let start = now();
+        this().set_mask(1);
+        same!(
+            singleshot(start + random % longest),
+            0,
+            "set_singleshot_timer"
+        );
+        if random >> 62 == 0 {
+            let busy = (random >> 32) % longest;
+            while now() < start + busy {}
+        }
+        while events::count(p) == before {
+            this().set_mask(1);
+            same!(sched0(SCHEDOP_BLOCK), 0, "block");
+        }
+        if round % 10_000 == 0 {
+            line(format_args!("# {round} sleeps"));
+        }
+    }
+    this().set_mask(1);
+    mask(p);
     Ok(())
 }
